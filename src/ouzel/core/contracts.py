@@ -1,0 +1,131 @@
+"""The promises between the rooms: what `build.py` plugs together.
+
+Each protocol says who may raise what. Rooms above the line depend on these types only, never on
+an implementation. `Tool`, `Memory` and `Monitor` join them with the rooms that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ouzel.core.events import Event
+from ouzel.core.items import Item
+from ouzel.core.runs import Run
+from ouzel.core.turns import EngineDelta, Turn
+
+Capability = Literal["logprobs", "logit_bias", "seed", "stop", "penalties"]
+"""Parameters that not every engine honours; a request for one that is missing is refused."""
+
+EngineState = Literal["starting", "ready", "restarting", "failed", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine says of itself.
+
+    Args:
+        model: the served model's own name.
+        context_window: tokens that one request may use, prompt and answer together.
+        capabilities: what it can do beyond plain text generation.
+        created_at: seconds since the epoch, for the model list.
+        detail: short facts for people (`doctor`, `/health`), such as slots and threads.
+    """
+
+    model: str
+    context_window: int
+    capabilities: frozenset[Capability]
+    created_at: float
+    detail: tuple[tuple[str, str], ...] = ()
+
+
+class Engine(Protocol):
+    """Turns context into tokens."""
+
+    @property
+    def state(self) -> EngineState:
+        """Where it is in its life; only `ready` takes turns."""
+        ...
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is. Raises EngineUnavailable before the first `start` has succeeded."""
+        ...
+
+    async def start(self) -> None:
+        """Bring it up. Raises EngineError, with a message that says what to do."""
+        ...
+
+    async def stop(self) -> None:
+        """Let everything go: processes, connections, tasks. Never raises; may be called twice."""
+        ...
+
+    def stream(self, turn: Turn) -> AsyncGenerator[EngineDelta, None]:
+        """Generate. Yields deltas and then exactly one TurnDone.
+
+        Closing the generator (`aclose`, or cancelling the task that iterates it) frees the
+        engine's slot at once.
+
+        Raises:
+            EngineUnavailable: nothing was emitted and the engine takes no turns now.
+            EngineDied: it went away or fell silent in the middle.
+            ContextLengthExceeded: the prompt does not fit.
+            RequestError: the engine refuses a parameter of the turn.
+        """
+        ...
+
+    async def count_tokens(self, turn: Turn) -> int:
+        """Tokens of the turn's prompt, template included, as the engine itself counts them.
+
+        Raises the same as `stream`.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Keeps runs and their events. Every method may raise StoreError.
+
+    When a writing method returns, what it wrote survives the death of this process. Writes for
+    one run are called in order, one at a time; writes for different runs run together.
+    """
+
+    async def begin(self, run: Run) -> None:
+        """Keep a new run."""
+        ...
+
+    async def append(self, run_id: str, position: int, events: Sequence[Event]) -> None:
+        """Append events; `position` is the index of the first within the run, from 0."""
+        ...
+
+    async def finish(self, run: Run, position: int, events: Sequence[Event]) -> None:
+        """Append the last events and keep the run's final form, both or neither."""
+        ...
+
+    async def load(self, run_id: str, owner: str) -> Run:
+        """The run as last kept. Raises NotFound, also for someone else's."""
+        ...
+
+    async def events(self, run_id: str, owner: str, start: int = 0) -> list[Event]:
+        """The run's events from index `start` on. Raises NotFound."""
+        ...
+
+    async def delete(self, run_id: str, owner: str) -> None:
+        """Forget the run and its events. Raises NotFound."""
+        ...
+
+    async def history(self, run_id: str, owner: str) -> tuple[Item, ...]:
+        """Input and output items of the run and all that it continues, oldest first.
+
+        Raises NotFound if the run, or one that it continues, does not exist for this owner.
+        """
+        ...
+
+
+class Limiter(Protocol):
+    """Decides whether a request may start."""
+
+    def admit(self, owner: str) -> AbstractAsyncContextManager[None]:
+        """Held while the request runs. Entering raises TooManyRequests."""
+        ...

@@ -1,0 +1,97 @@
+"""What a conversation is made of.
+
+Items follow the item model of the Responses API. They are frozen, hold no wire JSON, and know
+neither storage nor engines. Every class carries a constant `kind`, so that whoever writes items
+down (the store) can tell them apart when it reads them back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["user", "assistant", "system", "developer"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+def new_id(prefix: str) -> str:
+    """A fresh identifier: the prefix (`resp`, `msg`, `rs`), an underscore and 192 random bits."""
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token with its natural-log probability and the likeliest alternatives.
+
+    Args:
+        token: the token as text; may be half of a character, shown then by its replacement mark.
+        logprob: natural logarithm of the token's probability.
+        raw: the token's UTF-8 bytes.
+        top: alternatives at this position, likeliest first, themselves without alternatives.
+    """
+
+    token: str
+    logprob: float
+    raw: tuple[int, ...] = ()
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text in a message, said by either side."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    kind: Literal["text"] = field(default="text", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The model declines, in its own words."""
+
+    text: str
+    kind: Literal["refusal"] = field(default="refusal", init=False)
+
+
+Part = Text | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something said by one of the parties.
+
+    Args:
+        name: the participant's name where the client gave one (Chat Completions only).
+    """
+
+    id: str
+    role: Role
+    parts: tuple[Part, ...]
+    status: ItemStatus = "completed"
+    name: str | None = None
+    kind: Literal["message"] = field(default="message", init=False)
+
+    @property
+    def text(self) -> str:
+        """Everything in the message as one string, refusals included."""
+        return "".join(part.text for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """Thinking that the model did before it answered.
+
+    Args:
+        text: the thinking itself, empty where it is not shown.
+        summary: what the client may read instead, a paragraph each.
+    """
+
+    id: str
+    text: str = ""
+    summary: tuple[str, ...] = ()
+    status: ItemStatus = "completed"
+    kind: Literal["reasoning"] = field(default="reasoning", init=False)
+
+
+Item = Message | Reasoning
