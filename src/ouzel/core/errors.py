@@ -13,7 +13,6 @@
     │   └── EngineDied           it went away, or fell silent, in the middle of a turn
     ├── StoreError               what had to be kept could not be
     ├── WeightsError             a catalogue entry, a download or a file on disk is not usable
-    ├── SettingsError            a flag, variable or key is unknown or its value is wrong
     └── ShuttingDown             the server is stopping; running requests end with this
 
 This file does not know HTTP beyond the status numbers, nor how an error is written on the wire:
@@ -146,10 +145,6 @@ class StoreError(OuzelError):
 
 class WeightsError(OuzelError):
     """A catalogue entry, a download, or a weights file on disk is not usable."""
-
-
-class SettingsError(OuzelError):
-    """A flag, an environment variable or a key of the settings file is unknown or wrong."""
 
 
 class ShuttingDown(OuzelError):
