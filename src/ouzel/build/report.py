@@ -1,0 +1,41 @@
+"""What start-up tells whoever started the server.
+
+The command line shows it with rich; a service may log it. The assembly calls it, in this order:
+`step` and `done` alternate, `download` comes any number of times between them, `ready` once, last.
+Nothing here knows a terminal.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ouzel.engines.weights import Progress
+
+
+class Report(Protocol):
+    """Listens to start-up. No method raises, and none blocks for long.
+
+    All calls come one at a time, but `download` may come from another thread than the rest.
+    """
+
+    def step(self, text: str) -> None:
+        """A step of start-up begins, for example `Loading weights`."""
+        ...
+
+    def done(self, text: str = "") -> None:
+        """The step succeeded; `text` says what came of it, for example `3.2 s`."""
+        ...
+
+    def download(self, progress: Progress) -> None:
+        """How far the download of the current step is."""
+        ...
+
+    def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:
+        """The server listens.
+
+        Args:
+            url: the address that clients use as base URL, `/v1` included.
+            model: the served model's own name.
+            aliases: other names that it answers to.
+        """
+        ...

@@ -1,0 +1,32 @@
+"""Settings: declared once (`settings`), read once (`reading`), frozen.
+
+This room imports nothing of ours and no third-party library.
+"""
+
+from ouzel.config.reading import load
+from ouzel.config.settings import (
+    CONFIG_VARIABLE,
+    SETTINGS,
+    Meta,
+    Settings,
+    SettingsError,
+    expected,
+    flag,
+    is_loopback,
+    kind_of,
+    variable,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "SETTINGS",
+    "Meta",
+    "Settings",
+    "SettingsError",
+    "expected",
+    "flag",
+    "is_loopback",
+    "kind_of",
+    "load",
+    "variable",
+]
