@@ -129,3 +129,11 @@ class Limiter(Protocol):
     def admit(self, owner: str) -> AbstractAsyncContextManager[None]:
         """Held while the request runs. Entering raises TooManyRequests."""
         ...
+
+
+class Meter(Protocol):
+    """Is told of every run that ended; never raises, never blocks."""
+
+    def run_finished(self, run: Run, seconds: float, first_token: float | None) -> None:
+        """`seconds` in all, and until the first piece of output, None if there was none."""
+        ...
