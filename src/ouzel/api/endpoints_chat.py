@@ -1,0 +1,157 @@
+"""Chat Completions over HTTP: a narrower view of the same runs, one run for each choice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ouzel.answer import Answer, Answers
+from ouzel.api import read_chat, write_chat
+from ouzel.api.endpoints import OWNER, Exchange, as_json, failed, watched
+from ouzel.api.sse import EventStream
+from ouzel.core.events import Delta, Event, RunFinished
+from ouzel.core.request import Request as Asked
+
+
+class ChatEndpoints:
+    """POST /v1/chat/completions."""
+
+    def __init__(self, answers: Answers, exchange: Exchange) -> None:
+        self._answers = answers
+        self._exchange = exchange
+
+    async def create(self, request: Request) -> Response:
+        asked = read_chat.read(await self._exchange.body(request))
+        answers = await self._open(asked.request, asked.n)
+        if asked.stream:
+            return await self._stream(request, asked, answers)
+        try:
+            async with watched(request, answers):
+                runs = [await answer.whole() for answer in answers]
+        finally:
+            await _close(answers)
+        for run in runs:
+            if run.failure is not None:
+                return failed(run.failure)
+        return as_json(write_chat.completion(runs))
+
+    async def _open(self, asked: Asked, n: int) -> list[Answer]:
+        answers: list[Answer] = []
+        try:
+            for choice in range(n):
+                answers.append(await self._answers.open(_choice(asked, choice), OWNER))
+        except BaseException:
+            await _close(answers)
+            raise
+        return answers
+
+    async def _stream(
+        self, request: Request, asked: read_chat.ChatRequest, answers: list[Answer]
+    ) -> Response:
+        """Begin the stream once there is something to say, so that early failures are errors.
+
+        Chat Completions has no event for "it has begun": before the first delta a failure can
+        still be answered with its HTTP status. After one keep-alive period the stream begins in
+        any case.
+        """
+        batches = merged([answer.batches(self._exchange.keep_alive) for answer in answers])
+        early: list[tuple[int, Sequence[Event]]] = []
+        try:
+            async with watched(request, answers):
+                async for index, events in batches:
+                    early.append((index, events))
+                    if not events or any(_says_something(event) for event in events):
+                        break
+            last = early[-1][1]
+            end = last[-1] if last else None
+            if isinstance(end, RunFinished) and end.failure and not _spoke(early):
+                await _close(answers)
+                return failed(end.failure)
+        except BaseException:
+            await _close(answers)
+            raise
+        return EventStream(
+            _chunks(asked, answers, early, batches),
+            gone=lambda: _cancel(answers),
+            close=lambda: _close(answers),
+        )
+
+
+async def _chunks(
+    asked: read_chat.ChatRequest,
+    answers: Sequence[Answer],
+    early: Sequence[tuple[int, Sequence[Event]]],
+    batches: AsyncIterator[tuple[int, Sequence[Event]]],
+) -> AsyncGenerator[bytes, None]:
+    run = answers[0].run
+    stream = write_chat.ChatStream(
+        run.id, run.created_at, run.model, asked.n, include_usage=asked.include_usage
+    )
+    for index, events in early:
+        yield stream.write(index, events)
+    async for index, events in batches:
+        yield stream.write(index, events)
+    yield stream.done()
+
+
+async def merged(
+    sources: Sequence[AsyncIterator[Sequence[Event]]],
+) -> AsyncGenerator[tuple[int, Sequence[Event]], None]:
+    """The batches of several answers as they come, each with the index of its answer."""
+    if len(sources) == 1:
+        async for events in sources[0]:
+            yield 0, events
+        return
+    queue: asyncio.Queue[tuple[int, Sequence[Event]] | None] = asyncio.Queue()
+
+    async def drain(index: int, source: AsyncIterator[Sequence[Event]]) -> None:
+        try:
+            async for events in source:
+                queue.put_nowait((index, events))
+        finally:
+            queue.put_nowait(None)
+
+    tasks = [asyncio.create_task(drain(*numbered)) for numbered in enumerate(sources)]
+    try:
+        running = len(tasks)
+        while running:
+            found = await queue.get()
+            if found is None:
+                running -= 1
+            else:
+                yield found
+        for task in tasks:
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _choice(asked: Asked, choice: int) -> Asked:
+    """The request for one of several choices: with a seed, each gets one of its own."""
+    seed = asked.sampling.seed
+    if seed is None or choice == 0:
+        return asked
+    return replace(asked, sampling=replace(asked.sampling, seed=seed + choice))
+
+
+def _spoke(batches: Sequence[tuple[int, Sequence[Event]]]) -> bool:
+    return any(isinstance(event, Delta) for _, events in batches for event in events)
+
+
+def _says_something(event: Event) -> bool:
+    return isinstance(event, Delta | RunFinished)
+
+
+def _cancel(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        answer.cancel()
+
+
+async def _close(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        await answer.close()

@@ -1,0 +1,153 @@
+"""What every HTTP exchange gets: an id, a clock, a guard, and an answer to any exception.
+
+Pure ASGI, since a layer that wraps responses would hold back streams. It knows no endpoint.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ouzel.api import failures
+from ouzel.api.metrics import Metrics
+from ouzel.core.errors import RequestError, Unauthorized
+from ouzel.core.items import new_id
+
+_log = logging.getLogger(__name__)
+_OPEN_PATHS = frozenset({"/health", "/ready"})
+
+
+class Forbidden(RequestError):
+    """The request comes from a web page, or under a host name, that has no business here."""
+
+    status = 403
+
+
+class Envelope:
+    """Wraps the routes.
+
+    Args:
+        app: the routes.
+        key: the bearer key that `/v1` and `/metrics` ask for; None asks for nothing.
+        metrics: is told of every exchange.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None, metrics: Metrics) -> None:
+        self._app = app
+        self._key = key.encode() if key else None
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = new_id("req")
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                elapsed = int((time.perf_counter() - began) * 1000)
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"openai-processing-ms", str(elapsed).encode()),
+                    (b"openai-version", b"2020-10-01"),
+                ]
+            await send(message)
+
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            self._guard(scope)
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            if not isinstance(error, RequestError):
+                _log.error("request %s failed", request_id, exc_info=error)
+            if status:
+                raise
+            await _answer(error, request_id, sending)
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "unmatched")
+            self._metrics.exchange(
+                scope["method"], path, status or 499, time.perf_counter() - began
+            )
+
+    def _guard(self, scope: Scope) -> None:
+        headers = dict(scope["headers"])
+        if self._key is None:
+            _check_local(headers)
+            return
+        if scope["path"] in _OPEN_PATHS:
+            return
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not token.strip():
+            raise Unauthorized(
+                "You didn't provide an API key. Send it in the Authorization header: "
+                "Authorization: Bearer YOUR_KEY.",
+                code="missing_api_key",
+            )
+        if not hmac.compare_digest(token.strip(), self._key):
+            raise Unauthorized("Incorrect API key provided.", code="invalid_api_key")
+
+
+def _check_local(headers: dict[bytes, bytes]) -> None:
+    """Without a key only this machine's own programs may ask: not a page from elsewhere.
+
+    A browser names the page's origin, and a rebound DNS name shows in the host header.
+    """
+    host = headers.get(b"host", b"").decode("latin-1")
+    if host and not _is_loopback(host):
+        raise Forbidden(
+            f"Host '{host}' is not this machine; set an API key to serve other names.",
+            code="forbidden_host",
+        )
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if origin and not _is_loopback(origin.partition("://")[2]):
+        raise Forbidden(
+            "Requests from web pages of other sites need an API key.", code="forbidden_origin"
+        )
+
+
+def _is_loopback(authority: str) -> bool:
+    name = authority.rsplit("@", 1)[-1]
+    if name.startswith("["):
+        name = name[1:].partition("]")[0]
+    elif name.count(":") == 1:
+        name = name.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+async def _answer(
+    error: Exception, request_id: str, send: Callable[[Message], Awaitable[None]]
+) -> None:
+    status, body, headers = failures.error_body(error, request_id)
+    await send_json(send, status, body, headers)
+
+
+async def send_json(
+    send: Callable[[Message], Awaitable[None]],
+    status: int,
+    body: dict[str, Any],
+    headers: dict[str, str] | None = None,
+) -> None:
+    """Answer with a JSON body."""
+    data = msgspec.json.encode(body)
+    lines = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
+    lines.extend((name.encode(), value.encode()) for name, value in (headers or {}).items())
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": data})

@@ -1,0 +1,67 @@
+"""Server-sent events over ASGI: chunks out, a watch on the client, signs of life.
+
+It moves bytes and knows no protocol: what is in the chunks is the writers' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+KEEP_ALIVE = b": keep-alive\n\n"
+_SEND_WITHIN = 120.0
+"""Seconds that a client may take to read what one chunk needs; one that takes longer is gone."""
+
+
+class EventStream(Response):
+    """Streams chunks as they come.
+
+    Args:
+        chunks: bytes of whole events; an empty chunk becomes a comment that keeps proxies awake.
+        gone: called once if the client goes away; it must make `chunks` come to its end.
+        close: awaited when all is over, whatever happened.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        gone: Callable[[], None],
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._chunks = chunks
+        self._gone = gone
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.create_task(until_disconnect(receive))
+        watch.add_done_callback(lambda task: None if task.cancelled() else self._gone())
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for chunk in self._chunks:
+                async with asyncio.timeout(_SEND_WITHIN):
+                    await send(
+                        {
+                            "type": "http.response.body",
+                            "body": chunk or KEEP_ALIVE,
+                            "more_body": True,
+                        }
+                    )
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            self._gone()
+        finally:
+            watch.cancel()
+            await self._close()
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client has gone away. The request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,134 @@
+"""Brings a server up, step by step, and down again without leaving anything behind.
+
+The address is taken first, so that a port in use is told before a gigabyte is fetched. Then
+store, engine, HTTP. It goes down in the opposite order, and running requests are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import sys
+import time
+from contextlib import AsyncExitStack
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ouzel.answer import Answers
+from ouzel.api.app import ApiSettings, create_app
+from ouzel.api.metrics import Metrics
+from ouzel.build.engine import Plan, plan_engine
+from ouzel.build.report import Report
+from ouzel.config import Settings
+from ouzel.core.errors import OuzelError
+from ouzel.core.events import Failure
+from ouzel.limits import AtOnce
+from ouzel.store import open_store
+
+_log = logging.getLogger(__name__)
+_STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
+
+
+class StartError(OuzelError):
+    """The server cannot start on this address."""
+
+
+def serve(settings: Settings, report: Report) -> None:
+    """Run until stopped. Raises OuzelError if it cannot start."""
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    with _bind(settings.host, settings.port) as listener:
+        plan = plan_engine(settings, report)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings, plan, listener, report))
+
+
+async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report: Report) -> None:
+    async with AsyncExitStack() as stack:
+        report.step("Opening the store")
+        store = await open_store(settings.home / "ouzel.db")
+        stack.push_async_callback(store.close)
+        lost = await store.fail_interrupted(_STOPPED)
+        report.done(f"{lost} interrupted responses marked as failed" if lost else "")
+        report.step(plan.starting)
+        began = time.perf_counter()
+        stack.push_async_callback(plan.engine.stop)
+        await plan.engine.start()
+        report.done(f"{time.perf_counter() - began:.1f} s")
+        metrics = Metrics(plan.engine)
+        answers = Answers(
+            plan.engine, store, AtOnce(settings.max_requests), metrics, plan.aliases
+        )
+        app = create_app(
+            answers,
+            metrics,
+            ApiSettings(settings.api_key, settings.max_body_mb * 2**20, settings.keep_alive),
+        )
+        server = _Server(app, answers, settings)
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            report.ready(_url(listener), plan.engine.info.model, answers.aliases)
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling running answers to come to an end when a signal arrives."""
+
+    def __init__(self, app: ASGIApp, answers: Answers, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+            )
+        )
+        self._answers = answers
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        asyncio.get_running_loop().call_soon_threadsafe(self._answers.shut_down)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"Port {port} on {host} is in use. Another Ouzel may be running there; choose "
+                f"another with --port or OUZEL_PORT."
+            ) from error
+        raise StartError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def _loop_factory() -> object:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop
