@@ -1,0 +1,100 @@
+"""Items as the Responses API writes them, for both directions of a conversation.
+
+Pure. It knows single items and lists of them; runs, streams and HTTP are other files' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ouzel.api.writing import logprobs
+from ouzel.core.errors import RequestError
+from ouzel.core.events import Channel
+from ouzel.core.items import Item, Message, Part, Reasoning, Text, TokenLogprob
+
+
+def output_part(channel: Channel, text: str, tokens: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
+    """One part of what the model says, whole (`text` so far for a part that only begins)."""
+    match channel:
+        case "text":
+            return {
+                "type": "output_text",
+                "text": text,
+                "annotations": [],
+                "logprobs": logprobs(tokens, []),
+            }
+        case "refusal":
+            return {"type": "refusal", "refusal": text}
+        case "reasoning":
+            return {"type": "reasoning_text", "text": text}
+        case "summary":
+            return {"type": "summary_text", "text": text}
+
+
+def item(value: Item) -> dict[str, Any]:
+    """An item: what the model said, or what it was given."""
+    match value:
+        case Message():
+            return {
+                "id": value.id,
+                "type": "message",
+                "status": value.status,
+                "role": value.role,
+                "content": [_message_part(value, part) for part in value.parts],
+            }
+        case Reasoning():
+            thought = [output_part("reasoning", value.text)] if value.text else []
+            return {
+                "id": value.id,
+                "type": "reasoning",
+                "status": value.status,
+                "summary": [output_part("summary", text) for text in value.summary],
+                "content": thought,
+            }
+
+
+def _message_part(message: Message, part: Part) -> dict[str, Any]:
+    if message.role != "assistant":
+        return {"type": "input_text", "text": part.text}
+    if isinstance(part, Text):
+        return output_part("text", part.text, part.logprobs)
+    return output_part("refusal", part.text)
+
+
+def page(
+    items: Sequence[Item],
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> dict[str, Any]:
+    """One page of a list of items.
+
+    Args:
+        items: all of them, oldest first.
+        after: id of the item after which, in the order asked for, the page begins.
+        limit: most items on the page.
+        order: `asc` is oldest first.
+
+    Raises:
+        RequestError: there is no item with the id `after`.
+    """
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    start = 0
+    if after is not None:
+        ids = [entry.id for entry in ordered]
+        if after not in ids:
+            raise RequestError(
+                f"No item with id '{after}' in this list.", param="after", code="invalid_value"
+            )
+        start = ids.index(after) + 1
+    chosen = ordered[start : start + limit]
+    # An empty page has no ids, but the types ask for strings.
+    return {
+        "object": "list",
+        "data": [item(entry) for entry in chosen],
+        "first_id": chosen[0].id if chosen else "",
+        "last_id": chosen[-1].id if chosen else "",
+        "has_more": start + limit < len(ordered),
+    }
