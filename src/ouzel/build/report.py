@@ -1,4 +1,4 @@
-"""What start-up tells whoever started the server.
+"""What start-up tells whoever started the server, and what the command line needs to listen.
 
 The command line shows it with rich; a service may log it. The assembly calls it, in this order:
 `step` and `done` alternate, `download` comes any number of times between them, `ready` once, last.
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ouzel.engines.weights import Progress
+from ouzel.core.errors import OuzelError
+from ouzel.engines.weights.progress import Progress
+
+__all__ = ["OuzelError", "Progress", "Report"]
 
 
 class Report(Protocol):
