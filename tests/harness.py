@@ -18,7 +18,6 @@ from ouzel.answer import Answers
 from ouzel.api.app import ApiSettings, create_app
 from ouzel.api.metrics import Metrics
 from ouzel.core.contracts import Engine
-from ouzel.engines.scripted import Reply, Say, Script, ScriptedEngine, Step
 from ouzel.limits import AtOnce
 from ouzel.store import SqlStore, open_store
 
@@ -43,18 +42,12 @@ class Running:
         return f"{self.url}/v1"
 
 
-def scripted(*steps: Step, window: int = 8192) -> ScriptedEngine:
-    """An engine that always plays these steps; without any it says what it was told."""
-    reply = Reply(steps or (Say("You said: {input}"),))
-    return ScriptedEngine(Script((reply,), context_window=window))
-
-
 @asynccontextmanager
 async def serving(
     engine: Engine,
     home: Path,
     *,
-    settings: ApiSettings = ApiSettings(),
+    settings: ApiSettings | None = None,
     max_requests: int = 256,
 ) -> AsyncIterator[Running]:
     """Serve `engine` on a free loopback port until the block ends."""
@@ -62,7 +55,7 @@ async def serving(
     store = await open_store(home / "ouzel.db")
     metrics = Metrics(engine)
     answers = Answers(engine, store, AtOnce(max_requests), metrics, ALIASES)
-    app = create_app(answers, metrics, settings)
+    app = create_app(answers, metrics, settings or ApiSettings())
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
