@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -75,13 +76,7 @@ class ResponsesEndpoints:
 
     async def input_items(self, request: Request) -> Response:
         query = only_query(request, "after", "limit", "order", "include")
-        order = query.get("order", "desc")
-        if order not in ("asc", "desc"):
-            raise RequestError(
-                f"Invalid value: '{order}'. Supported values are: 'asc' and 'desc'.",
-                param="order",
-                code="invalid_value",
-            )
+        order = _order(query.get("order", "desc"))
         limit = query.get("limit", "20")
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:4]) <= 100:
             raise RequestError(
@@ -95,3 +90,15 @@ class ResponsesEndpoints:
                 run.request.input, after=query.get("after"), limit=int(limit), order=order
             )
         )
+
+
+def _order(given: str) -> Literal["asc", "desc"]:
+    if given == "asc":
+        return "asc"
+    if given == "desc":
+        return "desc"
+    raise RequestError(
+        f"Invalid value: '{given[:20]}'. Supported values are: 'asc' and 'desc'.",
+        param="order",
+        code="invalid_value",
+    )

@@ -13,11 +13,12 @@ from ipaddress import ip_address
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ouzel.api import failures
 from ouzel.api.metrics import Metrics
-from ouzel.core.errors import RequestError, Unauthorized
+from ouzel.core.errors import OuzelError, RequestError, Unauthorized
 from ouzel.core.items import new_id
 
 _log = logging.getLogger(__name__)
@@ -70,8 +71,10 @@ class Envelope:
             self._guard(scope)
             await self._app(scope, receive, sending)
         except Exception as error:
-            if not isinstance(error, RequestError):
+            if not isinstance(error, OuzelError | HTTPException):
                 _log.error("request %s failed", request_id, exc_info=error)
+            elif not isinstance(error, RequestError | HTTPException):
+                _log.warning("request %s: %s", request_id, error.message)
             if status:
                 raise
             await _answer(error, request_id, sending)

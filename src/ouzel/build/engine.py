@@ -7,6 +7,7 @@ here starts anything but downloads; `serving` starts the engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ouzel.build.report import Report
 from ouzel.config import Settings
@@ -40,16 +41,15 @@ def plan_engine(settings: Settings, report: Report) -> Plan:
         OuzelError: weights cannot be fetched or read, or a script is not right.
     """
     if settings.script is not None:
-        return _scripted(settings)
+        return _scripted(settings.script)
     if settings.engine_url is not None:
-        return _upstream(settings)
+        return _upstream(settings, settings.engine_url)
     return _embedded(settings, report)
 
 
-def _scripted(settings: Settings) -> Plan:
-    assert settings.script is not None
+def _scripted(path: Path) -> Plan:
     try:
-        script = load_script(settings.script)
+        script = load_script(path)
     except ScriptError as error:
         raise PlanError(str(error)) from error
-    return Plan(ScriptedEngine(script), f"Playing the script {settings.script.name}", ())
+    return Plan(ScriptedEngine(script), f"Playing the script {path.name}", ())

@@ -12,6 +12,7 @@ import logging
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import FrameType
 
@@ -72,12 +73,10 @@ async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report
             ApiSettings(settings.api_key, settings.max_body_mb * 2**20, settings.keep_alive),
         )
         server = _Server(app, answers, settings)
-        serving = asyncio.create_task(server.serve([listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            report.ready(_url(listener), plan.engine.info.model, answers.aliases)
-        await serving
+        server.on_listening = lambda: report.ready(
+            _url(listener), plan.engine.info.model, answers.aliases
+        )
+        await server.serve([listener])
 
 
 class _Server(uvicorn.Server):
@@ -98,6 +97,12 @@ class _Server(uvicorn.Server):
             )
         )
         self._answers = answers
+        self.on_listening: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -126,7 +131,7 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
-def _loop_factory() -> object:
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     if sys.platform == "win32":
         return asyncio.new_event_loop
     import uvloop
