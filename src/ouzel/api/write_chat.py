@@ -39,7 +39,7 @@ def completion(runs: Sequence[Run], *, fingerprint: str | None = None) -> dict[s
         "model": first.model,
         "choices": [_choice(index, run) for index, run in enumerate(runs)],
         "service_tier": "default",
-        "system_fingerprint": fingerprint,
+        **_fingerprint(fingerprint),
     }
     if all(run.usage is not None for run in runs):
         body["usage"] = usage([run.usage for run in runs if run.usage is not None])
@@ -103,6 +103,10 @@ def usage(counted: Sequence[Usage]) -> dict[str, Any]:
     }
 
 
+def _fingerprint(known: str | None) -> dict[str, str]:
+    return {} if known is None else {"system_fingerprint": known}
+
+
 def _logprobs(field: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     return {"content": None, "refusal": None, field: logprobs(tokens, None)}
 
@@ -138,7 +142,7 @@ class ChatStream:
             "created": int(created),
             "model": model,
             "service_tier": "default",
-            "system_fingerprint": fingerprint,
+            **_fingerprint(fingerprint),
         }
         self._head = b"data: " + encode(head)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"

@@ -35,6 +35,9 @@ DEFAULTS = Sampling(temperature=1.0, top_p=1.0, presence_penalty=0.0, frequency_
 _OWN_CODES = frozenset({"server_error", "rate_limit_exceeded", "invalid_prompt"})
 """Codes of `response.error` that we use: the SDK's type is a closed list."""
 
+_ECHOED = ("user", "prompt_cache_retention")
+"""Labels that are given back where they were sent; the reference has no null for them."""
+
 
 def response(run: Run, *, defaults: Sampling = DEFAULTS) -> dict[str, Any]:
     """The response object of a run, however far it is.
@@ -71,11 +74,9 @@ def response(run: Run, *, defaults: Sampling = DEFAULTS) -> dict[str, Any]:
         "tools": [],
         "truncation": "disabled",
         "usage": _usage(run.usage) if run.usage else None,
-        "user": labels.get("user"),
     }
     body.update(_sampling(request.sampling, defaults))
-    if "prompt_cache_retention" in labels:
-        body["prompt_cache_retention"] = labels["prompt_cache_retention"]
+    body.update((name, labels[name]) for name in _ECHOED if name in labels)
     return body
 
 

@@ -1,0 +1,141 @@
+"""The golden transcripts: what goes over the wire for fixed runs, byte for byte.
+
+Each entry of `SCENARIOS` is a file in `golden/` and the function that makes its bytes. After a
+change that is meant to alter the wire, write the files anew from the repository's root and read
+the difference before you commit it:
+
+    PYTHONPATH=tests .venv/bin/python -m wire.wire_scenarios
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ouzel.api import write_chat, write_responses
+from ouzel.api.writing import advance, encode
+from ouzel.core.events import Event, Failure
+from ouzel.core.items import Message, Reasoning, Refusal, Text, TokenLogprob
+from ouzel.core.runs import Run
+from ouzel.core.turns import Usage
+from wire.wire_runs import (
+    CREATED,
+    Said,
+    chat_run,
+    logprobs_wanted,
+    responses_run,
+    run_events,
+    said,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+ANSWER = [said("text", "Hel", "lo", ", wörld \u2028🌍")]
+THOUGHT = [said("reasoning", "Greet ", "back."), said("summary", "Greeting.")]
+REFUSAL = [said("refusal", "I can't ", "do that.")]
+SCORED = [
+    Said(
+        "text",
+        [
+            ("Hi", (TokenLogprob("Hi", -0.25, (72, 105), (TokenLogprob("Yo", -1.5, (89, 111)),)),)),
+            ("!", (TokenLogprob("!", float("-inf"), (), ()),)),
+        ],
+    )
+]
+DIED = Failure("server_error", "The engine died while it was answering.")
+THINKING = Usage(30, 0, 20, 12)
+
+
+def _responses(run: Run, events: Sequence[Event]) -> bytes:
+    return write_responses.ResponseStream(run).write(events)
+
+
+def _response(run: Run, events: Sequence[Event]) -> bytes:
+    for event in events:
+        run = advance(run, event)
+    return encode(write_responses.response(run)) + b"\n"
+
+
+def _chat(*choices: Sequence[Event], include_usage: bool = False) -> bytes:
+    """The choices' events in turns, three at a time, as if they ran side by side."""
+    stream = write_chat.ChatStream("chatcmpl-0", CREATED, "tiny", len(choices), include_usage)
+    chunks = []
+    for start in range(0, max(map(len, choices)), 3):
+        chunks += [stream.write(i, events[start : start + 3]) for i, events in enumerate(choices)]
+    return b"".join(chunks) + stream.done()
+
+
+def _completion(run: Run, *choices: Sequence[Event]) -> bytes:
+    runs = []
+    for events in choices:
+        finished = run
+        for event in events:
+            finished = advance(finished, event)
+        runs.append(finished)
+    return encode(write_chat.completion(runs)) + b"\n"
+
+
+def _input_items() -> bytes:
+    items = (
+        Message("msg_1", "system", (Text("Be brief."),)),
+        Message("msg_2", "user", (Text("Hello."),)),
+        Message("msg_3", "assistant", (Text("Hi!"),)),
+        Message("msg_4", "assistant", (Refusal("No."),)),
+        Reasoning("rs_1", "Hm.", ("Thought.",)),
+    )
+    return encode(write_responses.input_items(items, limit=4, order="asc")) + b"\n"
+
+
+_FULL = responses_run(
+    instructions="Be brief.",
+    max_output_tokens=64,
+    previous_id="resp_before",
+    store=True,
+    metadata={"k": "v"},
+    labels={"user": "u", "safety_identifier": "s", "prompt_cache_key": "p"},
+)
+_SCORED = logprobs_wanted(1)
+_TEXT = run_events(ANSWER)
+_THOUGHT = run_events(THOUGHT, ANSWER, usage=THINKING)
+_REFUSED = run_events(REFUSAL)
+_CUT = run_events(ANSWER, status="incomplete", incomplete="max_output_tokens")
+_FILTERED = run_events(ANSWER, status="incomplete", incomplete="content_filter")
+_FAILED = run_events(ANSWER, status="failed", failure=DIED)
+_CANCELLED = run_events(ANSWER, status="cancelled")
+
+SCENARIOS: dict[str, Callable[[], bytes]] = {
+    "responses-text.sse": lambda: _responses(responses_run(), _TEXT),
+    "responses-text.json": lambda: _response(responses_run(), _TEXT),
+    "responses-every-field.json": lambda: _response(_FULL, _TEXT),
+    "responses-queued.sse": lambda: _responses(responses_run(), run_events(ANSWER, queued=True)),
+    "responses-thinking.sse": lambda: _responses(responses_run(), _THOUGHT),
+    "responses-refusal.sse": lambda: _responses(responses_run(), _REFUSED),
+    "responses-logprobs.sse": lambda: _responses(
+        responses_run(sampling=_SCORED), run_events(SCORED)
+    ),
+    "responses-incomplete.sse": lambda: _responses(responses_run(), _CUT),
+    "responses-failed.sse": lambda: _responses(responses_run(), _FAILED),
+    "responses-cancelled.sse": lambda: _responses(responses_run(), _CANCELLED),
+    "responses-input-items.json": _input_items,
+    "chat-text.sse": lambda: _chat(_TEXT),
+    "chat-text.json": lambda: _completion(chat_run(), _TEXT),
+    "chat-thinking.sse": lambda: _chat(_THOUGHT),
+    "chat-thinking.json": lambda: _completion(chat_run(), _THOUGHT),
+    "chat-refusal.sse": lambda: _chat(_REFUSED),
+    "chat-refusal.json": lambda: _completion(chat_run(), _REFUSED),
+    "chat-logprobs.sse": lambda: _chat(run_events(SCORED)),
+    "chat-logprobs.json": lambda: _completion(chat_run(sampling=_SCORED), run_events(SCORED)),
+    "chat-incomplete.sse": lambda: _chat(_CUT),
+    "chat-filtered.sse": lambda: _chat(_FILTERED),
+    "chat-failed.sse": lambda: _chat(_FAILED, include_usage=True),
+    "chat-cancelled.sse": lambda: _chat(_CANCELLED),
+    "chat-two.sse": lambda: _chat(_TEXT, _CUT, include_usage=True),
+    "chat-two.json": lambda: _completion(chat_run(metadata={"k": "v"}), _TEXT, _CUT),
+    "chat-two-one-failed.sse": lambda: _chat(_TEXT, _FAILED, include_usage=True),
+    "chat-usage.sse": lambda: _chat(_THOUGHT, include_usage=True),
+}
+
+
+if __name__ == "__main__":
+    for name, make in SCENARIOS.items():
+        (GOLDEN / name).write_bytes(make())
