@@ -8,9 +8,9 @@ import pytest
 
 
 def _weights(name: str) -> Path:
-    from ouzel.engines.weights import Catalogue, pull
+    from ouzel.engines.weights import load_catalogue, pull
 
-    entry = Catalogue.load().find(name)
+    entry = load_catalogue().find(name)
     return pull(entry, Path.home() / ".cache" / "ouzel", lambda progress: None)
 
 

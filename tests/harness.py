@@ -52,7 +52,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """Serve `engine` on a free loopback port until the block ends."""
     await engine.start()
-    store = await open_store(home / "ouzel.db")
+    store = open_store(home / "ouzel.db")
     metrics = Metrics(engine)
     answers = Answers(engine, store, AtOnce(max_requests), metrics, ALIASES)
     app = create_app(answers, metrics, settings or ApiSettings())

@@ -39,7 +39,7 @@ class Ledger:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(tmp_path / "ouzel.db")
+    opened = open_store(tmp_path / "ouzel.db")
     yield opened
     await opened.close()
 

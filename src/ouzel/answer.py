@@ -95,7 +95,7 @@ class Answers:
             if self.engine.state != "ready":
                 raise EngineUnavailable(f"The engine is {self.engine.state}; try again shortly.")
             run = Run(
-                id=new_id("chatcmpl" if request.protocol == "chat" else "resp"),
+                id=new_id("chatcmpl", "-") if request.protocol == "chat" else new_id("resp"),
                 owner=owner,
                 model=self.engine.info.model,
                 created_at=time.time(),

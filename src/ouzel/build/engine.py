@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from ouzel.build.report import Report
 from ouzel.config import Settings
-from ouzel.core.contracts import Engine
+from ouzel.core.contracts import Capability, Engine
 from ouzel.core.errors import OuzelError
 from ouzel.engines.scripted import ScriptedEngine, ScriptError, load_script
+from ouzel.engines.upstream_client import Timeouts
+from ouzel.engines.weights import (
+    Catalogue,
+    NotPulled,
+    ResolvedModel,
+    load_catalogue,
+    pull,
+    resolve,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +50,64 @@ def plan_engine(settings: Settings, report: Report) -> Plan:
     Raises:
         OuzelError: weights cannot be fetched or read, or a script is not right.
     """
+    catalogue = load_catalogue(settings.home)
+    aliases = catalogue.default_aliases
     if settings.script is not None:
-        return _scripted(settings.script)
+        return _scripted(settings.script, aliases)
     if settings.engine_url is not None:
-        return _upstream(settings, settings.engine_url)
-    return _embedded(settings, report)
+        return _upstream(settings, settings.engine_url, aliases)
 
 
-def _scripted(path: Path) -> Plan:
+def _scripted(path: Path, aliases: tuple[str, ...]) -> Plan:
     try:
         script = load_script(path)
     except ScriptError as error:
         raise PlanError(str(error)) from error
-    return Plan(ScriptedEngine(script), f"Playing the script {path.name}", ())
+    return Plan(ScriptedEngine(script), f"Playing the script {path.name}", aliases)
+
+
+def _upstream(settings: Settings, url: str, aliases: tuple[str, ...]) -> Plan:
+    from ouzel.engines.upstream import UpstreamEngine
+
+    engine = UpstreamEngine(
+        url,
+        key=settings.engine_key,
+        model=settings.engine_model,
+        context_window=settings.engine_context or None,
+        capabilities=_capabilities(settings),
+        timeouts=_timeouts(settings),
+        retries=settings.engine_retries,
+    )
+    return Plan(engine, f"Reaching the engine at {url}", aliases)
+
+
+def _capabilities(settings: Settings) -> frozenset[Capability] | None:
+    """What the settings say that the upstream can do; None to find out."""
+    known: tuple[Capability, ...] = get_args(Capability)
+    named = frozenset(name for name in known if name in settings.engine_capabilities)
+    return named or None
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(
+        connect=settings.connect_timeout,
+        first_token=settings.first_token_timeout,
+        idle=settings.idle_timeout,
+    )
+
+
+def find_weights(settings: Settings, catalogue: Catalogue, report: Report) -> ResolvedModel:
+    """The weights that the settings name, fetched if they are not on disk.
+
+    Raises:
+        WeightsError: they are unknown, damaged, or cannot be fetched.
+    """
+    name = settings.model or catalogue.default.name
+    report.step(f"Weights: {name}")
+    try:
+        found = resolve(name, catalogue, settings.cache, report.download)
+    except NotPulled as missing:
+        pull(missing.entry, settings.cache, report.download)
+        found = resolve(name, catalogue, settings.cache, report.download)
+    report.done(found.warning or str(found.path))
+    return found

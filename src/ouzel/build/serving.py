@@ -40,11 +40,7 @@ class StartError(OuzelError):
 
 def serve(settings: Settings, report: Report) -> None:
     """Run until stopped. Raises OuzelError if it cannot start."""
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    _log_to_stderr(settings.log_level)
     with _bind(settings.host, settings.port) as listener:
         plan = plan_engine(settings, report)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -54,7 +50,7 @@ def serve(settings: Settings, report: Report) -> None:
 async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report: Report) -> None:
     async with AsyncExitStack() as stack:
         report.step("Opening the store")
-        store = await open_store(settings.home / "ouzel.db")
+        store = await asyncio.to_thread(open_store, settings.home / "ouzel.db")
         stack.push_async_callback(store.close)
         lost = await store.fail_interrupted(_STOPPED)
         report.done(f"{lost} interrupted responses marked as failed" if lost else "")
@@ -107,6 +103,16 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         asyncio.get_running_loop().call_soon_threadsafe(self._answers.shut_down)
+
+
+def _log_to_stderr(level: str) -> None:
+    """Our own lines at the level asked for; libraries only speak up when something is wrong."""
+    logging.basicConfig(
+        level=logging.DEBUG if level == "debug" else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("ouzel").setLevel(level.upper())
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -15,9 +15,9 @@ Role = Literal["user", "assistant", "system", "developer"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-def new_id(prefix: str) -> str:
-    """A fresh identifier: the prefix (`resp`, `msg`, `rs`), an underscore and 192 random bits."""
-    return f"{prefix}_{secrets.token_hex(24)}"
+def new_id(prefix: str, joint: str = "_") -> str:
+    """A fresh identifier: the prefix (`resp`, `msg`, `rs`), the joint and 192 random bits."""
+    return f"{prefix}{joint}{secrets.token_hex(24)}"
 
 
 @dataclass(frozen=True, slots=True)
