@@ -1,0 +1,245 @@
+"""Reads the items that a Responses client sends as `input`.
+
+An item that the server wrote reads back as what it was written from, id included. This file knows
+nothing of the parameters around the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ouzel.api.read_common import ID, MOST_ITEMS, MOST_PARTS, STATUS, content
+from ouzel.api.read_errors import Path, invalid, show
+from ouzel.api.reading import (
+    Reader,
+    anything,
+    array,
+    choice,
+    integer,
+    not_yet,
+    number,
+    record,
+    tagged,
+    text,
+)
+from ouzel.core.errors import RequestError
+from ouzel.core.items import Item, Message, Reasoning, Refusal, Role, Text, TokenLogprob, new_id
+
+
+def read_input(value: Any, path: Path) -> tuple[Item, ...]:
+    """A string, which is said by the user, or an array of at least one item.
+
+    Raises:
+        RequestError: also when two items have the same id.
+    """
+    if type(value) is str:
+        if not value:
+            raise invalid(path, "empty string. Expected some text or items", "empty_string")
+        return (Message(new_id("msg"), "user", (Text(text(value, path)),)),)
+    items: tuple[Item, ...] = _ITEMS(value, path)
+    if len({item.id for item in items}) < len(items):
+        raise _duplicate(items, path)
+    return items
+
+
+def _duplicate(items: tuple[Item, ...], path: Path) -> RequestError:
+    first = {item.id: index for index, item in reversed(list(enumerate(items)))}
+    index = next(index for index, item in enumerate(items) if first[item.id] < index)
+    return RequestError(
+        f"Duplicate item found with id {items[index].id}. Remove duplicate items from your input "
+        "and try again.",
+        param=show((*path, index, "id")),
+        code="invalid_value",
+    )
+
+
+# Parts of messages.
+
+_TEXT_FIELDS = record(
+    {"type": anything, "text": text, "prompt_cache_breakpoint": not_yet()}, required=("text",)
+)
+_REFUSAL_FIELDS = record({"type": anything, "refusal": text}, required=("refusal",))
+_BYTES = array(integer(0, 255), longest=MOST_PARTS)
+_ALTERNATIVE = {"token": text, "logprob": number(-1e9, 1e9), "bytes": _BYTES}
+
+
+def _text_part(value: Any, path: Path) -> Any:
+    return Text(_TEXT_FIELDS(value, path)["text"])
+
+
+def _refusal_part(value: Any, path: Path) -> Any:
+    return Refusal(_REFUSAL_FIELDS(value, path)["refusal"])
+
+
+def _token_logprob(fields: Reader) -> Reader:
+    def read(value: Any, path: Path) -> Any:
+        token = fields(value, path)
+        return TokenLogprob(
+            token["token"],
+            token["logprob"],
+            token.get("bytes", ()),
+            token.get("top_logprobs", ()),
+        )
+
+    return read
+
+
+_LOGPROBS = array(
+    _token_logprob(
+        record(
+            {
+                **_ALTERNATIVE,
+                "top_logprobs": array(
+                    _token_logprob(record(_ALTERNATIVE, required=("token", "logprob"))),
+                    longest=20,
+                ),
+            },
+            required=("token", "logprob"),
+        )
+    ),
+    longest=2**20,
+)
+
+_OUTPUT_TEXT_FIELDS = record(
+    {
+        "type": anything,
+        "text": text,
+        "annotations": not_yet([]),
+        "logprobs": _LOGPROBS,
+    },
+    required=("text",),
+)
+
+
+def _output_text_part(value: Any, path: Path) -> Any:
+    part = _OUTPUT_TEXT_FIELDS(value, path)
+    return Text(part["text"], part.get("logprobs", ()))
+
+
+_INPUT_PART = tagged(
+    "type",
+    {"input_text": _text_part},
+    later=("input_image", "input_file", "input_audio", "input_video"),
+)
+_OUTPUT_PART = tagged(
+    "type",
+    # The reference allows input_text in an assistant's message that has no id.
+    {"output_text": _output_text_part, "refusal": _refusal_part, "input_text": _text_part},
+)
+
+
+# Items.
+
+
+def _message(role: Role, part: Reader) -> Reader:
+    fields = record(
+        {
+            "type": anything,
+            "role": anything,
+            "content": content(part, shortest=0),  # an answer cut short may have no part
+            "id": ID,
+            "status": STATUS,
+            "phase": not_yet(of=choice("commentary", "final_answer")),
+        },
+        required=("content",),
+    )
+
+    def read(value: Any, path: Path) -> Any:
+        said = fields(value, path)
+        return Message(
+            said.get("id") or new_id("msg"),
+            role,
+            said["content"],
+            said.get("status", "completed"),
+        )
+
+    return read
+
+
+def _texts(kind: str) -> Reader:
+    """An array of parts of one kind that hold nothing but text, read as strings."""
+    fields = record({"type": anything, "text": text}, required=("text",))
+    part = tagged("type", {kind: lambda value, path: fields(value, path)["text"]})
+    return array(part, longest=MOST_PARTS)
+
+
+_REASONING_FIELDS = record(
+    {
+        "type": anything,
+        "id": ID,
+        "summary": _texts("summary_text"),
+        "content": _texts("reasoning_text"),
+        "status": STATUS,
+        "encrypted_content": not_yet(),
+    },
+    required=("summary",),
+)
+
+
+def _reasoning(value: Any, path: Path) -> Any:
+    thought = _REASONING_FIELDS(value, path)
+    return Reasoning(
+        thought.get("id") or new_id("rs"),
+        "\n\n".join(thought.get("content", ())),
+        thought["summary"],
+        thought.get("status", "completed"),
+    )
+
+
+_TAGGED_ITEM = tagged(
+    "type",
+    {
+        "message": tagged(
+            "role",
+            {
+                "user": _message("user", _INPUT_PART),
+                "assistant": _message("assistant", _OUTPUT_PART),
+                "system": _message("system", _INPUT_PART),
+                "developer": _message("developer", _INPUT_PART),
+            },
+        ),
+        "reasoning": _reasoning,
+    },
+    later=(
+        "additional_tools",
+        "apply_patch_call",
+        "apply_patch_call_output",
+        "code_interpreter_call",
+        "compaction",
+        "compaction_trigger",
+        "computer_call",
+        "computer_call_output",
+        "configuration_update",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "file_search_call",
+        "function_call",
+        "function_call_output",
+        "image_generation_call",
+        "item_reference",
+        "local_shell_call",
+        "local_shell_call_output",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "program",
+        "program_output",
+        "shell_call",
+        "shell_call_output",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    ),
+)
+
+
+def _item(value: Any, path: Path) -> Any:
+    """`type` may be left out of a message, and of a reference, which then is nothing but an id."""
+    if type(value) is dict and value.get("type") is None:
+        kind = "item_reference" if "id" in value and "role" not in value else "message"
+        value = {**value, "type": kind}
+    return _TAGGED_ITEM(value, path)
+
+
+_ITEMS = array(_item, MOST_ITEMS, shortest=1, expected="one of a string or array of objects")

@@ -1,0 +1,176 @@
+"""Reads the bodies of POST /v1/responses and POST /v1/responses/input_tokens.
+
+To add a parameter: move its row from `_LATER` to `_ROWS` with the reader that checks it, and use
+it in `read`. What may stand in `input` is in `read_items`. This file does no I/O and knows
+nothing of what is done with a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ouzel.api.read_common import (
+    COMMON,
+    COMMON_LATER,
+    ID,
+    MOST_TOKENS,
+    VERBOSITY,
+    labels,
+    sampling,
+    service_tier,
+)
+from ouzel.api.read_items import read_input
+from ouzel.api.reading import (
+    Reader,
+    anything,
+    array,
+    boolean,
+    choice,
+    integer,
+    not_yet,
+    record,
+    string,
+    tagged,
+    text,
+)
+from ouzel.core.errors import RequestError
+from ouzel.core.request import Request, Sampling
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesRequest:
+    """What was asked of Responses.
+
+    Args:
+        stream: send events as they happen.
+        include_logprobs: write log-probabilities into the output.
+    """
+
+    request: Request
+    stream: bool = False
+    include_logprobs: bool = False
+
+
+def read(body: dict[str, Any]) -> ResponsesRequest:
+    """Check a decoded body of POST /v1/responses and say what it asks.
+
+    Raises:
+        RequestError: with `param` and `code`, for the first thing that is wrong.
+    """
+    given = _BODY(body, ())
+    top: int = given.get("top_logprobs", 0)
+    # Who asks for alternatives wants to see them, with `include` or without.
+    include_logprobs = top > 0 or _LOGPROBS in given.get("include", ())
+    request = _request(
+        given,
+        store=given.get("store", True),
+        sampling=sampling(given, top if include_logprobs else None),
+    )
+    return ResponsesRequest(request, given.get("stream", False), include_logprobs)
+
+
+def read_input_tokens(body: dict[str, Any]) -> Request:
+    """Check a decoded body of POST /v1/responses/input_tokens: whose prompt is to be counted.
+
+    Raises:
+        RequestError: with `param` and `code`, for the first thing that is wrong.
+    """
+    return _request(_COUNT_BODY(body, ()), store=False, sampling=Sampling())
+
+
+def _request(given: Mapping[str, Any], store: bool, sampling: Sampling) -> Request:
+    previous_id = given.get("previous_response_id")
+    if "input" not in given and previous_id is None:
+        raise RequestError(
+            "One of 'input' or 'previous_response_id' must be provided.",
+            param="input",
+            code="missing_required_parameter",
+        )
+    return Request(
+        protocol="responses",
+        model=given["model"],
+        input=given.get("input", ()),
+        instructions=given.get("instructions"),
+        sampling=sampling,
+        max_output_tokens=given.get("max_output_tokens"),
+        previous_id=previous_id,
+        store=store,
+        metadata=given.get("metadata", {}),
+        labels=labels(given),
+    )
+
+
+_PROMPT_ROWS: Mapping[str, Reader] = {
+    "model": COMMON["model"],
+    "input": read_input,
+    "instructions": text,
+    "previous_response_id": ID,
+}
+"""What decides the prompt."""
+
+_PROMPT_LATER: Mapping[str, Reader] = {
+    "conversation": not_yet(),
+    "parallel_tool_calls": COMMON_LATER["parallel_tool_calls"],
+    "reasoning": not_yet({}),
+    "text": record(
+        {
+            "format": tagged(
+                "type", {"text": record({"type": anything})}, later=("json_object", "json_schema")
+            ),
+            "verbosity": VERBOSITY,
+        }
+    ),
+    "tool_choice": COMMON_LATER["tool_choice"],
+    "tools": COMMON_LATER["tools"],
+    "truncation": not_yet("disabled", of=choice("auto", "disabled")),
+}
+
+_ROWS: Mapping[str, Reader] = {
+    **COMMON,
+    **_PROMPT_ROWS,
+    # At least 16: the reference and Open Responses agree.
+    "max_output_tokens": integer(16, MOST_TOKENS),
+    "service_tier": service_tier("flex", "scale", "priority", "fast", "ultrafast"),
+    "store": boolean,
+}
+"""What is read, by name."""
+
+_LATER: Mapping[str, Reader] = {
+    **COMMON_LATER,
+    **_PROMPT_LATER,
+    "access_programs": not_yet(),
+    "background": not_yet(False, of=boolean),
+    "background_options": not_yet(),
+    "context_management": not_yet(),
+    "image": not_yet(),
+    "include": array(
+        not_yet(
+            _LOGPROBS,
+            of=choice(
+                _LOGPROBS,
+                "code_interpreter_call.outputs",
+                "computer_call_output.output.image_url",
+                "file_search_call.results",
+                "message.input_image.image_url",
+                "reasoning.encrypted_content",
+                "web_search_call.action.sources",
+                "web_search_call.results",
+            ),
+        ),
+        longest=64,
+    ),
+    "max_tool_calls": not_yet(),
+    "prompt": not_yet(),
+    "stream_options": record({"include_obfuscation": not_yet(False, of=boolean)}),
+}
+"""What the API has and this server does not yet: only the values shown pass."""
+
+_BODY = record({**_ROWS, **_LATER}, required=("model",))
+
+_COUNT_BODY = record(
+    {**_PROMPT_ROWS, **_PROMPT_LATER, "personality": not_yet(of=string(64))}, required=("model",)
+)
