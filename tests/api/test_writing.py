@@ -59,7 +59,7 @@ def test_a_run_collects_items_and_its_end() -> None:
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_tokens_of_a_run_that_broke_off_are_unknown(status: str) -> None:
     failure = Failure("server_error", "x") if status == "failed" else None
-    run = advance(responses_run(), RunFinished(status, Usage(), 1.0, failure))  # type: ignore[arg-type]
+    run = advance(responses_run(), RunFinished(status, Usage(), 1.0, failure))
     assert run.usage is None
 
 

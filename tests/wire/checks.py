@@ -119,6 +119,7 @@ def check_response_stream(sse: bytes) -> ResponseTranscript:
     terminal = [name for name in names if name in TERMINAL]
     assert len(terminal) == 1, f"not exactly one terminal event: {terminal}"
     _same(names[-1], terminal[0], "the last event")
+    assert "response.in_progress" in names, "the response never began"
     begun = names.index("response.in_progress")
     _same(names[1:begun], ["response.queued"][: begun - 1], "what comes before in_progress")
     _check_lifecycle(events[: begun + 1], events[-1])
@@ -252,8 +253,13 @@ def check_chat(body: bytes | dict[str, Any]) -> dict[str, Any]:
     return completion
 
 
-def check_chat_stream(sse: bytes) -> ChatTranscript:
-    """A whole stream of Chat Completions, `[DONE]` included."""
+def check_chat_stream(sse: bytes, *, interrupted: bool = False) -> ChatTranscript:
+    """A whole stream of Chat Completions, `[DONE]` included.
+
+    Args:
+        sse: everything that was received.
+        interrupted: a choice was cancelled, so the usage that was announced may be missing.
+    """
     blocks = _blocks(sse)
     assert all(name is None for name, _ in blocks), "a chunk has an `event:` line"
     lines = [data for _, data in blocks]
@@ -283,7 +289,9 @@ def check_chat_stream(sse: bytes) -> ChatTranscript:
     if seen.error is None:
         assert begun, "nothing was said"
         _same(set(seen.finish), begun, "the choices that ended and those that began")
-        _same("usage" in seen.chunks[0], seen.usage is not None, "usage announced and given")
+        announced = "usage" in seen.chunks[0]
+        if seen.usage is not None or not interrupted:
+            _same(announced, seen.usage is not None, "usage announced and given")
     return seen
 
 
@@ -355,13 +363,17 @@ def _blocks(sse: bytes) -> list[tuple[str | None, bytes]]:
 
 def _named_event(name: str | None, data: bytes) -> dict[str, Any]:
     event = _parsed(data)
+    assert name is not None, f"no `event:` line before {data!r}"
     _same(name, event.get("type"), "the `event:` line and the type")
     return event
 
 
 def _parsed(body: bytes | dict[str, Any]) -> dict[str, Any]:
     if isinstance(body, bytes):
-        body = json.loads(body, parse_constant=_no_constant)
+        try:
+            body = json.loads(body, parse_constant=_no_constant)
+        except ValueError as error:
+            raise AssertionError(f"not JSON: {body!r}") from error
     assert isinstance(body, dict), f"not an object: {body!r}"
     return body
 
