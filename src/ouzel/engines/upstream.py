@@ -1,0 +1,383 @@
+"""An engine behind HTTP: any server that streams Chat Completions.
+
+vLLM, SGLang, llama-server, Ollama and their like, on this machine or another; the embedded engine
+uses it too, for the process that it starts. It decides what to try again, watches whether the
+server is there, and ends every turn in exactly one TurnDone or one error. It knows no bytes
+(`wire`), no sockets (`upstream_client`) and no dialects (`upstream_probe`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, TypeVar
+
+from ouzel.core.contracts import Capability, EngineInfo, EngineState
+from ouzel.core.errors import (
+    ContextLengthExceeded,
+    EngineDied,
+    EngineError,
+    EngineUnavailable,
+    OuzelError,
+    RequestError,
+)
+from ouzel.core.turns import EngineDelta, Turn, TurnDone, Usage
+from ouzel.engines.upstream_client import Client, Timeouts
+from ouzel.engines.upstream_failures import (
+    Overdue,
+    Overflow,
+    Severed,
+    Unreachable,
+    read_error,
+)
+from ouzel.engines.upstream_probe import (
+    ABSENT,
+    PROBE,
+    Prober,
+    Tokenizer,
+    find_model,
+    find_window,
+)
+from ouzel.engines.wire import TurnReader, write_turn
+
+__all__ = ["Timeouts", "UpstreamEngine"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+FIRST_PAUSE: Final = 0.25
+"""Seconds before the first new attempt; doubled for each further one."""
+
+LONGEST_PAUSE: Final = 2.0
+"""Seconds that a request waits at most for a new attempt. A server that asks for more is not
+asked again by this request: its answer goes to the caller, who can wait."""
+
+TIMEOUTS: Final = Timeouts()
+
+LINGER: Final = 5.0
+"""Seconds for what comes after the end of an answer: usage, and the end of the stream."""
+
+SETTLE: Final = 0.05
+"""Seconds for the last bytes after `[DONE]`, so that the connection can be used again."""
+
+SMALL: Final = 5.0
+"""Seconds for a question that costs a server nothing."""
+
+CHECKS: Final = (0.25, 5.0)
+"""Seconds between checks on a server that is gone: the first, and the longest."""
+
+
+class UpstreamEngine:
+    """Implements `core.contracts.Engine` over HTTP.
+
+    Args:
+        url: the server's address, with or without `/v1`.
+        key: bearer key for it.
+        model: which of its models; None takes the only one.
+        served_as: the name that clients see; the server's own by default.
+        context_window: tokens for one request; None asks the server.
+        capabilities: what the server honours; None probes it with a few tiny requests.
+        timeouts: how long it may take.
+        retries: further attempts for a turn in which nothing was said yet.
+
+    Raises:
+        EngineError: the address is not one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None,
+        model: str | None,
+        served_as: str | None = None,
+        context_window: int | None = None,
+        capabilities: frozenset[Capability] | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+        retries: int = 2,
+    ) -> None:
+        self._client = Client(url, key, timeouts)
+        self._wanted = model
+        self._served_as = served_as
+        self._window = context_window
+        self._capabilities = capabilities
+        self._timeouts = timeouts
+        self._retries = retries
+        self._state: EngineState = "starting"
+        self._trouble = "it was not started"
+        self._info: EngineInfo | None = None
+        self._model = model or ""
+        self._tokenizer = Tokenizer(self._client, self._model, timeouts.first_token)
+        self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> EngineState:
+        """See the contract. `restarting` while the server cannot be reached."""
+        return self._state
+
+    @property
+    def info(self) -> EngineInfo:
+        """See the contract; it stays when the server goes."""
+        if self._info is None:
+            raise EngineUnavailable(f"The engine is not up: {self._trouble}.")
+        return self._info
+
+    async def start(self) -> None:
+        """Reach the server and learn what it is.
+
+        Raises:
+            EngineUnavailable: it cannot be reached, or still loads.
+            EngineError: it is no such server, the key is wrong, or a setting has to be given.
+        """
+        self._state = "starting"
+        try:
+            info = await self._discover()
+        except BaseException as error:
+            self._state = "failed"
+            self._trouble = str(error).rstrip(".")
+            await self._client.close()
+            if isinstance(error, Severed | Overflow):  # these two are for this room only
+                raise EngineUnavailable(error.message) from None
+            if isinstance(error, RequestError):
+                raise EngineError(f"A tiny request failed. {error.message}") from None
+            raise
+        self._info = info
+        self._state = "ready"
+
+    async def stop(self) -> None:
+        """See the contract."""
+        self._state = "stopped"
+        self._trouble = "it was stopped"
+        task, self._checking = self._checking, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._client.close()
+
+    def stream(self, turn: Turn) -> AsyncGenerator[EngineDelta, None]:
+        """See the contract.
+
+        Tried again, at most `retries` times and only where nothing was said: no connection, a
+        connection that broke, 429, 502, 503. A server that counts nothing has its tokens counted
+        by its own tokenizer; if it has none either, the turn ends in EngineDied, since a count is
+        never made up.
+        """
+        return self._generate(turn, "ready")
+
+    async def _generate(self, turn: Turn, during: EngineState) -> AsyncGenerator[EngineDelta, None]:
+        self._demand(during)
+        body = write_turn(turn, self._model, stream=True)
+        attempt = 0
+        while True:
+            reader = TurnReader(turn.sampling.top_logprobs, self._client.secret)
+            exchange = None
+            said = False
+            try:
+                exchange = await self._client.exchange(body)
+                self._found()
+                while not reader.closed:
+                    try:
+                        data = await exchange.read()
+                    except EngineError:
+                        if reader.reason is not None:  # only the stream's own end is missing
+                            break
+                        raise
+                    deltas = reader.feed(data) if data else reader.end()
+                    if deltas:
+                        said = True
+                        for delta in deltas:
+                            yield delta
+                        exchange.moved()
+                    if reader.failure is not None:
+                        raise reader.failure
+                    if not data:
+                        break
+                    if reader.reason is not None:
+                        exchange.moved(min(LINGER, self._timeouts.idle))
+                await exchange.drain(SETTLE)
+                break
+            except OuzelError as error:
+                pause = await self._after(error, turn, body, said, attempt)
+            finally:
+                if exchange is not None:
+                    exchange.close()
+            attempt += 1
+            await asyncio.sleep(pause)
+        if reader.reason is None:
+            raise EngineDied("The engine ended its answer without a reason.")
+        yield TurnDone(reader.reason, reader.counted() or await self._recount(turn, reader.text()))
+
+    async def count_tokens(self, turn: Turn) -> int:
+        """See the contract. Where the server has no route for it, an answer of one token is
+        generated and what the server counted for it is returned."""
+        self._demand("ready")
+
+        async def ask() -> int:
+            counted = await self._tokenizer.prompt(turn)
+            return counted or await self._tokenizer.by_generating(turn)
+
+        return await self._persist(ask, turn)
+
+    def _demand(self, state: EngineState) -> None:
+        if self._state != state:
+            raise EngineUnavailable(f"The engine is {self._state}: {self._trouble}.")
+
+    async def _persist(self, ask: Callable[[], Awaitable[_T]], turn: Turn) -> _T:
+        """Ask until there is an answer, by the same rules as `stream`."""
+        attempt = 0
+        while True:
+            try:
+                return await ask()
+            except OuzelError as error:
+                pause = await self._after(error, turn, {}, False, attempt)
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    async def _after(
+        self, error: OuzelError, turn: Turn, body: dict[str, object], said: bool, attempt: int
+    ) -> float:
+        """What to do after an error: the seconds to wait before another attempt; or the error
+        that the turn ends with, raised. May change the body so that the next attempt succeeds."""
+        if isinstance(error, Unreachable):
+            self._lost(error)
+        if said:
+            raise EngineDied(error.message) if isinstance(error, Severed) else error from None
+        if isinstance(error, Overflow):
+            if _shrink(body, error):
+                return 0.0
+            raise await self._too_long(error, turn) from None
+        if isinstance(error, Severed):
+            error = EngineUnavailable(f"{error.message.rstrip('.')} before it had answered.")
+        if not _passing(error) or attempt >= self._retries or self._state == "stopped":
+            raise error from None
+        pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311  # so that eight do not come back as one
+        _log.info("The engine is asked again in %.2f s: %s", pause, error.message)
+        return pause
+
+    async def _too_long(self, overflow: Overflow, turn: Turn) -> OuzelError:
+        """The error for a prompt that does not fit, with both numbers if they can be had."""
+        window = overflow.context_window or self.info.context_window
+        tokens = overflow.prompt_tokens
+        if not overflow.exact:
+            try:
+                tokens = await self._tokenizer.prompt(turn) or tokens
+            except OuzelError as error:
+                _log.info("A prompt that is too long was not counted: %s", error.message)
+        if tokens is None:
+            return RequestError(
+                f"This model's maximum context length is {window} tokens, and your input does not "
+                "fit. Shorten the input or serve the model with a larger context.",
+                code="context_length_exceeded",
+            )
+        return ContextLengthExceeded(tokens, window)
+
+    async def _recount(self, turn: Turn, text: str) -> Usage:
+        """Counts for a turn whose server sent none, by its tokenizer."""
+        try:
+            prompt = await self._tokenizer.prompt(turn)
+            output = await self._tokenizer.text(text)
+        except OuzelError as error:
+            raise EngineDied(f"The engine sent no token counts. {error.message}") from None
+        if prompt is None or output is None:
+            raise EngineDied(
+                "The engine sends no token counts and has no tokenizer to ask: it has to honour "
+                "stream_options.include_usage."
+            )
+        return Usage(input_tokens=prompt, output_tokens=output)
+
+    async def _discover(self) -> EngineInfo:
+        listed = await self._persist(
+            lambda: find_model(self._client, self._wanted, self._brief()), PROBE
+        )
+        self._model = listed.id
+        patience = self._timeouts.first_token
+        self._tokenizer = Tokenizer(self._client, listed.id, patience)
+        window, source = self._window, "setting"
+        if window is None:
+            window, source = await find_window(self._client, listed, patience)
+        capabilities = self._capabilities
+        if capabilities is None:
+            capabilities = await Prober(self._client, listed.id, patience).capabilities()
+            # The last thing to know: whether it streams, and counts what it streams.
+            async for _ in self._generate(PROBE, "starting"):
+                pass
+        return EngineInfo(
+            model=self._served_as or listed.id,
+            context_window=window,
+            capabilities=capabilities,
+            created_at=listed.created_at or time.time(),
+            detail=(
+                ("engine", "upstream"),
+                ("address", str(self._client.root)),
+                ("server", listed.owner),
+                ("asked for", listed.id),
+                ("context from", source),
+            ),
+        )
+
+    def _brief(self) -> float:
+        """Seconds for a question that costs a server nothing."""
+        return max(SMALL, self._timeouts.connect)
+
+    def _lost(self, error: Unreachable) -> None:
+        """Take no turns until the server is back, and look for it."""
+        if self._state != "ready":
+            return
+        self._state = "restarting"
+        self._trouble = error.message.rstrip(".")
+        _log.warning("The engine is gone: %s", error.message)
+        self._checking = asyncio.create_task(self._recover(), name="ouzel-upstream-check")
+
+    def _found(self) -> None:
+        if self._state == "restarting":
+            self._state = "ready"
+            _log.info("The engine is back.")
+
+    async def _recover(self) -> None:
+        """Look for the server until it answers. `stop` ends this."""
+        pause, longest = CHECKS
+        while self._state == "restarting":
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            try:
+                for path in ("/health", "/v1/models"):
+                    reply = await self._client.call(path, within=self._brief())
+                    if reply.status != 200 and reply.status not in ABSENT:
+                        raise read_error(reply.status, reply.body, secret=self._client.secret)
+            except OuzelError as error:
+                self._trouble = error.message.rstrip(".")
+            else:
+                self._found()
+
+
+def _passing(error: OuzelError) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if not isinstance(error, EngineUnavailable) or isinstance(error, Overdue):
+        return False
+    if isinstance(error, Unreachable):
+        return error.passing
+    return error.retry_after <= LONGEST_PAUSE
+
+
+def _shrink(body: dict[str, object], overflow: Overflow) -> bool:
+    """Ask for a shorter answer, where the prompt alone fits. True if the body was changed.
+
+    vLLM and SGLang refuse a request whose prompt and longest answer do not fit together, where
+    llama-server and the API reference take `max_tokens` as a bound and end with `length`.
+    """
+    wanted, window = body.get("max_tokens"), overflow.context_window
+    if not isinstance(wanted, int):
+        return False
+    prompt = overflow.prompt_tokens
+    if prompt is not None and window is not None and prompt >= window:
+        return False
+    if overflow.exact and prompt is not None and window is not None:
+        room = max(1, window - prompt - 1)  # SGLang keeps one token for itself
+        body["max_tokens"] = room
+        return room < wanted
+    del body["max_tokens"]  # only a lower bound of the prompt is known: take what is left
+    return True
