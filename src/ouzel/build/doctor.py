@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Literal
 
 from ouzel.build.machine import Machine, look
+from ouzel.build.report import Progress
 from ouzel.config import SETTINGS, Settings
 from ouzel.core.errors import OuzelError, WeightsError
 from ouzel.engines.weights import (
-    Catalogue,
     NotPulled,
     ResolvedModel,
     fits,
@@ -54,7 +54,7 @@ class Finding:
     Args:
         area: `machine`, `settings`, `engine`, `store` or `address`.
         name: what was looked at.
-        level: `problem` if the server cannot run as configured, `note` if something should be known.
+        level: `problem` if the server cannot run as configured, `note` for what should be known.
         text: what was found.
         advice: what to do; never empty for a problem.
     """
@@ -66,17 +66,17 @@ class Finding:
     advice: str = ""
 
 
-Check = Callable[[Settings, Machine], Iterator[Finding]]
+Check = Callable[[Settings], Iterator[Finding]]
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run every check, yielding what it finds as it is found."""
-    machine = look()
     for check in _CHECKS:
-        yield from check(settings, machine)
+        yield from check(settings)
 
 
-def _machine(settings: Settings, machine: Machine) -> Iterator[Finding]:
+def _machine(settings: Settings) -> Iterator[Finding]:
+    machine = look()
     python = sys.version.split()[0]
     yield Finding("machine", "python", "ok", f"{python} ({sys.executable})")
     yield Finding("machine", "system", "ok", f"{machine.system}, {machine.cores} cores")
@@ -96,7 +96,7 @@ def _room(name: str, folder: Path) -> Finding:
     )
 
 
-def _settings(settings: Settings, machine: Machine) -> Iterator[Finding]:
+def _settings(settings: Settings) -> Iterator[Finding]:
     """A file that holds a key should be its owner's alone."""
     for path in sorted({source.rpartition(": ")[0] for source in _secret_sources(settings)}):
         mode = stat.S_IMODE(Path(path).stat().st_mode)
@@ -117,12 +117,13 @@ def _secret_sources(settings: Settings) -> Iterator[str]:
             yield source
 
 
-def _engine(settings: Settings, machine: Machine) -> Iterator[Finding]:
+def _engine(settings: Settings) -> Iterator[Finding]:
     if settings.script is not None:
         yield _script(settings.script)
     elif settings.engine_url is not None:
         yield _upstream(settings, settings.engine_url)
     else:
+        machine = look()
         yield _processor(machine)
         yield _library()
         yield from _weights(settings, machine)
@@ -142,7 +143,7 @@ def _processor(machine: Machine) -> Finding:
 
 
 def _library() -> Finding:
-    """Import llama.cpp in a process of its own: a wheel for another processor kills who loads it."""
+    """Import llama.cpp, in a process of its own: a wheel for another processor kills its importer."""
     code = "import importlib.metadata as m, xllamacpp; print(m.version('xllamacpp'))"
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and our own words
@@ -189,10 +190,10 @@ def _weights(settings: Settings, machine: Machine) -> Iterator[Finding]:
         advice = "Choose weights with --model; `ouzel models` lists what there is."
         yield Finding("engine", "weights", "problem", error.message, advice)
     else:
-        yield from _found(found, catalogue, machine)
+        yield from _found(found, machine)
 
 
-def _found(found: ResolvedModel, catalogue: Catalogue, machine: Machine) -> Iterator[Finding]:
+def _found(found: ResolvedModel, machine: Machine) -> Iterator[Finding]:
     text = f"{found.name}, {readable(found.size_bytes)} at {found.path}"
     yield Finding("engine", "weights", "note" if found.warning else "ok", text, found.warning or "")
     entry = found.entry
@@ -220,10 +221,10 @@ def _script(path: Path) -> Finding:
 
 
 def _upstream(settings: Settings, url: str) -> Finding:
-    from ouzel.build.engine import upstream_engine
+    from ouzel.build.engine import plan_engine
 
     async def reach() -> str:
-        engine = upstream_engine(settings, url)
+        engine = plan_engine(settings, _Quiet()).engine
         try:
             await engine.start()
             info = engine.info
@@ -240,7 +241,23 @@ def _upstream(settings: Settings, url: str) -> Finding:
     return Finding("engine", "upstream", "ok", text)
 
 
-def _store(settings: Settings, machine: Machine) -> Iterator[Finding]:
+class _Quiet:
+    """A `Report` that nobody hears: reaching an engine elsewhere has no steps worth telling."""
+
+    def step(self, text: str) -> None:
+        """Nothing."""
+
+    def done(self, text: str = "") -> None:
+        """Nothing."""
+
+    def download(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:
+        """Nothing."""
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
     home = settings.home
     folder = _nearest_existing(home)
     try:
@@ -270,7 +287,7 @@ def _database(path: Path) -> Finding:
     return Finding("store", "database", "ok", f"{path}, {size}, SQLite {sqlite3.sqlite_version}")
 
 
-def _address(settings: Settings, machine: Machine) -> Iterator[Finding]:
+def _address(settings: Settings) -> Iterator[Finding]:
     host, port = settings.host, settings.port
     where = f"{host}, port {port}"
     try:
@@ -302,9 +319,7 @@ def _occupied(settings: Settings, where: str) -> Finding:
 
 def _ouzel_at(settings: Settings) -> str | None:
     """The version of the Ouzel that listens at the settings' address, if it is one."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    host = f"[{here}]" if ":" in here else here
-    request = f"http://{host}:{settings.port}/health"
+    request = f"{settings.local_url}/health"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=_ASK_WITHIN) as reply:

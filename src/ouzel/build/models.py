@@ -11,7 +11,7 @@ from ouzel.build.machine import look
 from ouzel.config import Settings
 from ouzel.engines.weights import Entry, OnProgress, Row, load_catalogue, pull, readable, rows
 
-__all__ = ["Entry", "Row", "find", "fetch", "list_models", "readable"]
+__all__ = ["Entry", "Row", "fetch", "find", "list_models", "readable"]
 
 
 def list_models(settings: Settings) -> list[Row]:

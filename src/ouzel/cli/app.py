@@ -21,6 +21,12 @@ from ouzel.config import SettingsError, load
 class _Group(TyperGroup):
     """Runs a command; a failure is one red sentence, a traceback only at log level debug."""
 
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        # Its own help is plain: rich's help takes longer to import than all the rest. The
+        # commands' help, where there are many flags to lay out, keeps it.
+        self.rich_markup_mode = None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -71,13 +77,19 @@ def _debugging(ctx: typer.Context) -> bool:
 app = typer.Typer(
     cls=_Group,
     help="Ouzel serves the OpenAI API over open weights on your own machine.",
-    epilog="First time: [bold]ouzel serve[/bold], then, in another terminal, "
-    '[bold]ouzel ask "Why is the sky blue?"[/bold]',
+    epilog='First time: `ouzel serve`, then, in another terminal: ouzel ask "Why is the sky blue?"',
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+serve.add_to(app)
+ask.add_to(app)
+chat.add_to(app)
+models.add_to(app)
+doctor.add_to(app)
 
 
 @app.command(epilog="Example: [bold]ouzel version[/bold]")
@@ -94,10 +106,3 @@ def version(
     typer.echo(f"ouzel {number}")
     typer.echo(f"python {sys.version.split()[0]}")
     typer.echo(f"xllamacpp {version_of('xllamacpp')}")
-
-
-serve.add_to(app)
-ask.add_to(app)
-chat.add_to(app)
-models.add_to(app)
-doctor.add_to(app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from contextlib import aclosing
@@ -56,7 +55,10 @@ def ask(
     instructions: InstructionsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the response object.")] = False,
 ) -> None:
-    """Ask a running server one question; what is piped in comes after it."""
+    """Ask a running server one question.
+
+    Text that is piped in comes after the question.
+    """
     from ouzel.cli.client import find_server
 
     text = "\n\n".join(part for part in (question, _piped()) if part)
@@ -65,6 +67,8 @@ def ask(
     body: dict[str, Any] = {"input": text, "store": False}
     if instructions:
         body["instructions"] = instructions
+    import asyncio
+
     asyncio.run(_ask(find_server(settings, url, key), model, body, as_json))
 
 

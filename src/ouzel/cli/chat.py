@@ -6,7 +6,6 @@ Lines come from readline, with its editing and history; what starts with a slash
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -51,7 +50,10 @@ def chat(
         bool, typer.Option("--plain", help="Show text as it comes, without Markdown.")
     ] = False,
 ) -> None:
-    """Talk with a running server; Ctrl-C stops an answer, Ctrl-D leaves."""
+    """Talk with a running server.
+
+    Ctrl-C stops an answer, Ctrl-D leaves. The server keeps the conversation.
+    """
     from ouzel.cli.client import find_server
 
     conversation = Conversation(find_server(settings, url, key), model, instructions, plain)
@@ -97,6 +99,8 @@ class Conversation:
 
     def connect(self) -> None:
         """Make sure that the server is there, and learn what it serves. Raises Failed."""
+        import asyncio
+
         self.models = asyncio.run(self._models())
         self.model = self.model or self.models[0]
 
@@ -107,6 +111,8 @@ class Conversation:
 
     def say(self, text: str) -> None:
         """One turn. Raises Failed; then, and after Ctrl-C, the turn is not part of the talk."""
+        import asyncio
+
         from ouzel.cli.showing import Markdown, Plain, conclude
 
         writer = _Recorder(Plain() if self._plain else Markdown(output.out()))
@@ -221,14 +227,14 @@ def _command(conversation: Conversation, line: str) -> bool:
     return True
 
 
-def _help(conversation: Conversation, rest: str) -> None:
+def _help(_conversation: Conversation, _rest: str) -> None:
     lines = [f"{name:<16}{about}" for name, (about, _) in _COMMANDS.items()]
     lines.append(f"{'/quit':<16}leave; so does Ctrl-D")
     lines.append('Three quotes (""") on a line of their own begin and end a text of several lines.')
     output.note("\n".join(lines))
 
 
-def _new(conversation: Conversation, rest: str) -> None:
+def _new(conversation: Conversation, _rest: str) -> None:
     conversation.forget()
     output.note("A new conversation.")
 

@@ -49,9 +49,7 @@ def find_server(settings: Settings, url: str | None, key: str | None) -> Server:
         if not base.startswith(("http://", "https://")):
             raise Failed(f"{url} is not a URL such as http://127.0.0.1:8321/v1.")
         return Server(base if base.endswith("/v1") else f"{base}/v1", key, silence)
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    host = f"[{here}]" if ":" in here else here
-    return Server(f"http://{host}:{settings.port}/v1", key or settings.api_key, silence)
+    return Server(f"{settings.local_url}/v1", key or settings.api_key, silence)
 
 
 class Client:

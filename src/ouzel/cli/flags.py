@@ -13,14 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ouzel.config import SETTINGS, Settings, expected, flag, kind_of, load, variable
+from ouzel.config import SETTINGS, expected, flag, kind_of, load, variable, with_unit
 
 DEBUG = "ouzel.debug"
 """Key in the context's `meta`: show tracebacks."""
 
 _METAVARS = {int: "NUMBER", float: "NUMBER", Path: "PATH", tuple: "LIST", str: "TEXT"}
-
-Command = Callable[[typer.Context, Settings], None]
 
 
 def with_settings(command: Callable[..., None], names: Iterable[str]) -> Callable[..., None]:
@@ -71,9 +69,9 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def _default(name: str) -> str:
-    unit = f" {SETTINGS[name].unit}" if SETTINGS[name].unit else ""
-    choices = f"; {expected(name)}" if SETTINGS[name].choices else ""
-    return f"(default: {SETTINGS[name].shown}{unit}{choices}; {variable(name)})"
+    meta = SETTINGS[name]
+    choices = f"; {expected(name)}" if meta.choices else ""
+    return f"(default: {with_unit(meta.shown, meta)}{choices}; {variable(name)})"
 
 
 def _config_parameter() -> inspect.Parameter:

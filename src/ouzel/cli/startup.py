@@ -153,8 +153,9 @@ def examples(url: str, model: str, with_key: bool) -> Iterator[tuple[str, str]]:
     body = json.dumps({"model": model, "input": "Why is the sky blue?", "stream": True})
     header = ' -H "authorization: Bearer $OUZEL_API_KEY"' if with_key else ""
     quoted = body.replace("'", "'\\''")
-    yield "A first request:", (
-        f"curl -N {url}/responses -H 'content-type: application/json'{header} -d '{quoted}'"
+    yield (
+        "A first request:",
+        (f"curl -N {url}/responses -H 'content-type: application/json'{header} -d '{quoted}'"),
     )
     key = 'os.environ["OUZEL_API_KEY"]' if with_key else '"none"'
     lines = ["import os"] if with_key else []

@@ -15,6 +15,7 @@ from ouzel.config.settings import (
     is_loopback,
     kind_of,
     variable,
+    with_unit,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "kind_of",
     "load",
     "variable",
+    "with_unit",
 ]

@@ -206,6 +206,13 @@ class Settings:
         """`max_body_mb` in bytes."""
         return self.max_body_mb * 1024 * 1024
 
+    @property
+    def local_url(self) -> str:
+        """Where this machine finds a server with these settings, without a path."""
+        # Listening everywhere includes loopback; "everywhere" itself is no address to call.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
     def masked(self) -> tuple[tuple[str, str, str], ...]:
         """Name, value and source of every setting, for people; secrets say only whether set."""
         return tuple(
@@ -218,7 +225,7 @@ class Settings:
             return "none" if value is None else "••••••••"
         if value is None or value == ():
             return meta.shown
-        return f"{_text_of(value)} {meta.unit}".strip()
+        return with_unit(_text_of(value), meta)
 
     def _check_together(self) -> None:
         if self.engine_url is not None and self.script is not None:
@@ -256,12 +263,17 @@ SETTINGS: dict[str, Meta] = {
 """Every setting by name, in the order of declaration."""
 
 
+def with_unit(text: str, meta: Meta) -> str:
+    """A value as text with its unit; 0 needs none, and mostly means something else anyway."""
+    return f"{text} {meta.unit}" if meta.unit and text != "0" else text
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address."""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
