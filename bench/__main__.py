@@ -1,0 +1,72 @@
+"""`python -m bench`: choose suites, run them one after another, show and keep the rows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.arithmetic import Row
+from bench.load import ROOT
+from bench.machine import describe
+from bench.report import as_json, save, show_machine, table
+from bench.suite import Bench
+
+SUITES = ("cli", "http", "streams", "memory", "engine")
+RESULTS = ROOT / "bench" / "results"
+
+
+def main() -> int:
+    """The exit code: 0, or 1 with `--strict` where an aim was missed."""
+    options = _options()
+    console = Console()
+    # In a pipe or a log there is no width to keep to, and wrapped columns are hard to read.
+    if not console.is_terminal:
+        console = Console(width=200)
+    results: dict[str, list[Row]] = {}
+    with tempfile.TemporaryDirectory(prefix="ouzel-bench-", dir=options.scratch) as folder:
+        facts = describe(Path(folder))
+        show_machine(console, facts)
+        for name in options.only or SUITES:
+            results[name] = _run(name, options, Path(folder), console)
+            console.print(table(name, results[name]))
+    path = save(RESULTS, as_json(facts, " ".join(["python -m bench", *sys.argv[1:]]), results))
+    console.print(f"Kept in {path.relative_to(ROOT)}")
+    missed = [row.name for rows in results.values() for row in rows if row.verdict == "missed"]
+    console.print(f"{len(missed)} missed: {'; '.join(missed)}" if missed else "All aims met.")
+    return 1 if missed and options.strict else 0
+
+
+def _run(name: str, options: argparse.Namespace, folder: Path, console: Console) -> list[Row]:
+    scratch = folder / name
+    scratch.mkdir()
+    measure = import_module(f"bench.suite_{name}").measure
+    with console.status(name) as status:
+
+        def tell(text: str) -> None:
+            status.update(text)
+            if not console.is_terminal:
+                print(text, file=sys.stderr, flush=True)
+
+        rows: list[Row] = measure(Bench(options.quick, scratch, options.model, tell))
+    return rows
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--only", action="append", choices=SUITES, help="run this suite; may be given again"
+    )
+    parser.add_argument("--quick", action="store_true", help="measure less; rougher numbers")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if an aim was missed")
+    parser.add_argument("--model", help="weights for the engine suite; default: the server's")
+    parser.add_argument("--scratch", type=Path, help="folder for state; default: the system's")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
