@@ -1,7 +1,7 @@
 """Runs and events as the Chat Completions API writes them: a narrower view of the same run.
 
 A choice is a run. `completion` writes finished runs as one object, `ChatStream` their events as
-chunks. Thinking goes into `reasoning_content`, the field that vLLM and others made customary;
+chunks. Thinking goes into `reasoning_content`, the field that other servers made customary;
 summaries of it have no place here and are left out. Pure: no I/O, no clock.
 """
 
