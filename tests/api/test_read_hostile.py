@@ -188,7 +188,7 @@ MESSAGE = st.fixed_dictionaries(
     },
     optional={"name": st.none() | st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)},
 )
-SHORT = st.text(alphabet=st.characters(exclude_characters="\0"), max_size=64)
+SHORT = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=64)
 PENALTY = st.none() | st.floats(-2, 2) | st.integers(-2, 2)
 GOOD_CHAT = st.fixed_dictionaries(
     {"model": SHORT.filter(bool), "messages": st.lists(MESSAGE, min_size=1, max_size=4)},

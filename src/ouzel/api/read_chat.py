@@ -18,8 +18,10 @@ from ouzel.api.read_common import (
     VERBOSITY,
     content,
     labels,
+    refusal_part,
     sampling,
     service_tier,
+    text_part,
 )
 from ouzel.api.read_errors import Path, invalid, missing, not_together, wrong_type
 from ouzel.api.reading import (
@@ -37,7 +39,7 @@ from ouzel.api.reading import (
     tagged,
     text,
 )
-from ouzel.core.items import Item, Message, Reasoning, Refusal, Role, Text, new_id
+from ouzel.core.items import Item, Message, Reasoning, Refusal, Role, new_id
 from ouzel.core.request import Request
 
 MOST_CHOICES = 8
@@ -116,19 +118,6 @@ def _max_tokens(given: Mapping[str, Any]) -> int | None:
 
 # Messages. Each reads to one or two items.
 
-_TEXT_FIELDS = record(
-    {"type": anything, "text": text, "prompt_cache_breakpoint": not_yet()}, required=("text",)
-)
-_REFUSAL_FIELDS = record({"type": anything, "refusal": text}, required=("refusal",))
-
-
-def _text_part(value: Any, path: Path) -> Any:
-    return Text(_TEXT_FIELDS(value, path)["text"])
-
-
-def _refusal_part(value: Any, path: Path) -> Any:
-    return Refusal(_REFUSAL_FIELDS(value, path)["refusal"])
-
 
 _NAME = string(64, shortest=1)
 
@@ -163,7 +152,7 @@ _ANSWER_FIELDS = record(
     {
         "role": anything,
         "content": content(
-            tagged("type", {"text": _text_part, "refusal": _refusal_part}), shortest=1
+            tagged("type", {"text": text_part, "refusal": refusal_part}), shortest=1
         ),
         "name": _name,
         "refusal": text,
@@ -195,8 +184,8 @@ def _answer(value: Any, path: Path) -> Any:
     return tuple(items)
 
 
-_PLAIN_PART = tagged("type", {"text": _text_part})
-_USER_PART = tagged("type", {"text": _text_part}, later=("image_url", "input_audio", "file"))
+_PLAIN_PART = tagged("type", {"text": text_part})
+_USER_PART = tagged("type", {"text": text_part}, later=("image_url", "input_audio", "file"))
 
 _MESSAGE = tagged(
     "role",

@@ -12,6 +12,7 @@ from typing import Any
 from ouzel.api.read_errors import Path, invalid
 from ouzel.api.reading import (
     Reader,
+    anything,
     array,
     boolean,
     choice,
@@ -23,7 +24,7 @@ from ouzel.api.reading import (
     string,
     text,
 )
-from ouzel.core.items import Text
+from ouzel.core.items import Refusal, Text
 from ouzel.core.request import Sampling
 
 MOST_TOKENS = 2**31 - 1
@@ -102,6 +103,22 @@ _LABELS = (
 def service_tier(*others: str) -> Reader:
     """There is one way of being served here, with two names; `others` are the paid ones."""
     return not_yet("auto", "default", of=choice("auto", "default", *others))
+
+
+_TEXT_FIELDS = record(
+    {"type": anything, "text": text, "prompt_cache_breakpoint": not_yet()}, required=("text",)
+)
+_REFUSAL_FIELDS = record({"type": anything, "refusal": text}, required=("refusal",))
+
+
+def text_part(value: Any, path: Path) -> Any:
+    """A part that is said in plain words."""
+    return Text(_TEXT_FIELDS(value, path)["text"])
+
+
+def refusal_part(value: Any, path: Path) -> Any:
+    """A part that declines."""
+    return Refusal(_REFUSAL_FIELDS(value, path)["refusal"])
 
 
 def content(part: Reader, shortest: int) -> Reader:

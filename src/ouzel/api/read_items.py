@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ouzel.api.read_common import ID, MOST_ITEMS, MOST_PARTS, STATUS, content
+from ouzel.api.read_common import (
+    ID,
+    MOST_ITEMS,
+    MOST_PARTS,
+    STATUS,
+    content,
+    refusal_part,
+    text_part,
+)
 from ouzel.api.read_errors import Path, invalid, show
 from ouzel.api.reading import (
     Reader,
@@ -23,7 +31,7 @@ from ouzel.api.reading import (
     text,
 )
 from ouzel.core.errors import RequestError
-from ouzel.core.items import Item, Message, Reasoning, Refusal, Role, Text, TokenLogprob, new_id
+from ouzel.core.items import Item, Message, Reasoning, Role, Text, TokenLogprob, new_id
 
 
 def read_input(value: Any, path: Path) -> tuple[Item, ...]:
@@ -55,20 +63,9 @@ def _duplicate(items: tuple[Item, ...], path: Path) -> RequestError:
 
 # Parts of messages.
 
-_TEXT_FIELDS = record(
-    {"type": anything, "text": text, "prompt_cache_breakpoint": not_yet()}, required=("text",)
-)
-_REFUSAL_FIELDS = record({"type": anything, "refusal": text}, required=("refusal",))
 _BYTES = array(integer(0, 255), longest=MOST_PARTS)
+# Some servers write -9999 for "next to impossible"; the range only keeps the number a float.
 _ALTERNATIVE = {"token": text, "logprob": number(-1e9, 1e9), "bytes": _BYTES}
-
-
-def _text_part(value: Any, path: Path) -> Any:
-    return Text(_TEXT_FIELDS(value, path)["text"])
-
-
-def _refusal_part(value: Any, path: Path) -> Any:
-    return Refusal(_REFUSAL_FIELDS(value, path)["refusal"])
 
 
 def _token_logprob(fields: Reader) -> Reader:
@@ -97,7 +94,7 @@ _LOGPROBS = array(
             required=("token", "logprob"),
         )
     ),
-    longest=2**20,
+    longest=2**20,  # one a token, so more than any context window
 )
 
 _OUTPUT_TEXT_FIELDS = record(
@@ -118,13 +115,13 @@ def _output_text_part(value: Any, path: Path) -> Any:
 
 _INPUT_PART = tagged(
     "type",
-    {"input_text": _text_part},
+    {"input_text": text_part},
     later=("input_image", "input_file", "input_audio", "input_video"),
 )
 _OUTPUT_PART = tagged(
     "type",
     # The reference allows input_text in an assistant's message that has no id.
-    {"output_text": _output_text_part, "refusal": _refusal_part, "input_text": _text_part},
+    {"output_text": _output_text_part, "refusal": refusal_part, "input_text": text_part},
 )
 
 
