@@ -143,7 +143,7 @@ def _processor(machine: Machine) -> Finding:
 
 
 def _library() -> Finding:
-    """Import llama.cpp, in a process of its own: a wheel for another processor kills its importer."""
+    """Import llama.cpp in its own process: a build for another processor kills who loads it."""
     code = "import importlib.metadata as m, xllamacpp; print(m.version('xllamacpp'))"
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and our own words
@@ -202,7 +202,7 @@ def _found(found: ResolvedModel, machine: Machine) -> Iterator[Finding]:
 
 
 def _memory(fit: Literal["fits", "tight", "no"], needed: str) -> Finding:
-    text = f"the weights take {needed} of memory"
+    text = f"the weights take {needed}"
     if fit == "fits":
         return Finding("engine", "memory", "ok", text)
     advice = "Choose smaller weights (`ouzel models`), or a smaller --context."

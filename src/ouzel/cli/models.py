@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ _PULL_EPILOG = """Examples:
 A download that was interrupted goes on where it stopped."""
 
 _ON_DISK = {"yes": "yes", "unverified": "unchecked", "partial": "in part", "no": "-"}
-_FIT = {"fits": "[green]yes[/green]", "tight": "[yellow]tight[/yellow]", "no": "[red]no[/red]"}
+_FIT = {"fits": ("yes", "green"), "tight": ("tight", "yellow"), "no": ("no", "red")}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,32 +75,36 @@ def models(
 
 
 def _show(rows: list[Row]) -> None:
-    from rich.table import Table
+    """Two lines for each: what can be compared, then what is good to know."""
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("NAME", overflow="fold")
-    for title in ("ON DISK", "SIZE", "FITS", "CONTEXT"):
-        table.add_column(title, no_wrap=True, justify="right" if title != "ON DISK" else "left")
-    for title in ("TAKES", "LICENCE", "ALSO NAMED"):
-        table.add_column(title, overflow="fold")
+    console = output.out()
+    width = max(len(row.name) for row in rows)
+    head = f"{'NAME':<{width}}  {'ON DISK':<9}  {'SIZE':>8}  {'FITS':<5}  {'CONTEXT':>9}"
+    console.print(Text(head, "bold"), soft_wrap=True)
     for row in rows:
-        about = "" if row.size_exact else "~"
-        table.add_row(
-            f"[bold]{row.name}[/bold]" if row.default else _name(row),
-            _ON_DISK[row.on_disk],
-            about + output.size(row.size_bytes),
-            _FIT[row.fit],
-            f"{row.context_window:,}",
-            ", ".join(row.modalities),
-            row.licence,
-            ", ".join(row.aliases),
+        size = ("" if row.size_exact else "~") + output.size(row.size_bytes)
+        fit, style = _FIT[row.fit]
+        line = Text.assemble(
+            (f"{row.name:<{width}}", "bold" if row.default else ""),
+            f"  {_ON_DISK[row.on_disk]:<9}  {size:>8}  ",
+            (f"{fit:<5}", style),
+            f"  {row.context_window:>9,}",
         )
-    output.out().print(table)
-    output.note("Bold is the default. `ouzel pull NAME` fetches one, `ouzel serve --model NAME`")
-    output.note("serves it; the path of any GGUF file works there too.")
+        console.print(line, soft_wrap=True)
+        console.print(Text(f"  {'; '.join(_facts(row))}", "dim"), soft_wrap=True)
+    output.note(
+        "FITS: this machine has the memory. Fetch with `ouzel pull NAME`, serve with "
+        "`ouzel serve --model NAME`; the path of any GGUF file works there too."
+    )
 
 
-def _name(row: Row) -> str:
+def _facts(row: Row) -> Iterator[str]:
+    yield f"takes {', '.join(row.modalities)}"
+    yield f"licence {row.licence}"
+    if row.aliases:
+        yield f"also named {', '.join(row.aliases)}"
+    if row.default:
+        yield "the default"
     if row.retired:
-        return f"{row.name} (retired{f', use {row.successor}' if row.successor else ''})"
-    return row.name
+        yield f"retired, use {row.successor}" if row.successor else "retired"
