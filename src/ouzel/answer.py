@@ -33,7 +33,7 @@ from ouzel.core.errors import (
 )
 from ouzel.core.events import Delta, Event, Failure, RunFinished, RunStarted
 from ouzel.core.items import Item, new_id
-from ouzel.core.request import Request
+from ouzel.core.request import Protocol, Request, Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Turn, Usage
 from ouzel.loop import context
@@ -42,6 +42,8 @@ from ouzel.loop.run import Outcome
 from ouzel.loop.run import run as run_loop
 
 _log = logging.getLogger(__name__)
+_PROMPT: dict[Protocol, str] = {"chat": "messages", "responses": "input"}
+"""The parameter that holds the prompt."""
 _CLOSE_WITHIN = 10.0
 """Seconds that a cancelled engine turn gets to let go before it is left to the event loop."""
 
@@ -91,6 +93,7 @@ class Answers:
         self._check_capabilities(request)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._limiter.admit(owner))
+            request = _with_defaults(request, self.engine.info.defaults)
             turn = await self.prepare(request, owner)
             if self.engine.state != "ready":
                 raise EngineUnavailable(f"The engine is {self.engine.state}; try again shortly.")
@@ -124,7 +127,7 @@ class Answers:
         if context.at_most_tokens(turn) > window:
             tokens = await self.engine.count_tokens(turn)
             if tokens >= window:
-                raise ContextLengthExceeded(tokens, window, param=_prompt_param(request))
+                raise ContextLengthExceeded(tokens, window, param=_PROMPT[request.protocol])
         return turn
 
     async def count_tokens(self, request: Request, owner: str) -> int:
@@ -306,7 +309,8 @@ class Answer:
         elif (error := task.exception()) is not None:
             if not isinstance(error, OuzelError):
                 _log.error("run %s failed unexpectedly", self.run.id, exc_info=error)
-            finished = RunFinished("failed", Usage(), now, failure_of(error))
+            failure = failure_of(error, self.run.request.protocol)
+            finished = RunFinished("failed", Usage(), now, failure)
         else:
             outcome = task.result()
             finished = RunFinished(
@@ -358,16 +362,18 @@ class Answer:
         )
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException, protocol: Protocol = "responses") -> Failure:
     """What a client may be told of an error that ended a run.
 
     An error that Ouzel did not raise on purpose is not shown: only that something went wrong.
     """
     match error:
         case ContextLengthExceeded():
-            return Failure("context_length_exceeded", error.message, 400)
+            param = error.param or _PROMPT[protocol]
+            return Failure("context_length_exceeded", error.message, 400, param=param)
         case RequestError():
-            return Failure(error.code or "invalid_request", error.message, error.status)
+            code = error.code or "invalid_request"
+            return Failure(code, error.message, error.status, param=error.param)
         case EngineUnavailable():
             return Failure(error.code, error.message, error.status, error.retry_after)
         case EngineError():
@@ -379,5 +385,11 @@ def failure_of(error: BaseException) -> Failure:
     return Failure("server_error", "The server had an error while processing the request.", 500)
 
 
-def _prompt_param(request: Request) -> str:
-    return "messages" if request.protocol == "chat" else "input"
+def _with_defaults(request: Request, defaults: Sampling) -> Request:
+    """The request with the sampling that will really be used, as the client is told it."""
+    asked = request.sampling
+    if asked.temperature is not None and asked.top_p is not None:
+        return request
+    temperature = defaults.temperature if asked.temperature is None else asked.temperature
+    top_p = defaults.top_p if asked.top_p is None else asked.top_p
+    return replace(request, sampling=replace(asked, temperature=temperature, top_p=top_p))

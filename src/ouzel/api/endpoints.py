@@ -6,17 +6,16 @@ It knows no endpoint and no protocol.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ouzel.answer import Answer
-from ouzel.api import failures, reading
+from ouzel.api import failures, reading, writing
 from ouzel.api.sse import until_disconnect
 from ouzel.core.errors import RequestError, TooLarge
 from ouzel.core.events import Failure
@@ -26,6 +25,12 @@ OWNER = "local"
 
 _BODY_WITHIN = 60.0
 """Seconds in which a client must have sent its body."""
+
+_BIG_BODY = 256 * 1024
+"""Bytes from which a body is read in a thread: 25 MB of tiny parts take some seconds, in which
+nobody else must wait."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,20 @@ class Exchange:
     max_body: int
     keep_alive: float
 
-    async def body(self, request: Request) -> dict[str, Any]:
-        """The JSON object in the body.
+    async def read(self, request: Request, reader: Callable[[dict[str, Any]], T]) -> T:
+        """What `reader` makes of the JSON object in the body.
 
         Raises:
             TooLarge: it has more bytes than allowed.
-            RequestError: it did not come in time, or is no JSON object.
+            RequestError: it did not come in time, is no JSON object, or is not to the reader's
+                liking.
         """
+        raw = await self._body(request)
+        if len(raw) <= _BIG_BODY:
+            return reader(reading.decode_body(raw))
+        return await asyncio.to_thread(lambda: reader(reading.decode_body(raw)))
+
+    async def _body(self, request: Request) -> bytes:
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self.max_body:
             raise self._too_large()
@@ -66,7 +78,7 @@ class Exchange:
             ) from error
         except ClientDisconnect as error:
             raise RequestError("The client went away before its body was whole.") from error
-        return reading.decode_body(b"".join(pieces))
+        return b"".join(pieces)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
@@ -95,13 +107,13 @@ async def watched(request: Request, answers: Collection[Answer]) -> AsyncGenerat
 
 def as_json(body: dict[str, Any], status: int = 200) -> Response:
     """A JSON reply."""
-    return Response(msgspec.json.encode(body), status, media_type="application/json")
+    return Response(writing.encode(body), status, media_type="application/json")
 
 
 def failed(failure: Failure) -> Response:
     """The error reply for a run that failed before anything of it was sent."""
     status, body, headers = failures.of_failure(failure)
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+    return Response(writing.encode(body), status, headers, "application/json")
 
 
 def only_query(request: Request, *known: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ class ChatEndpoints:
         self._exchange = exchange
 
     async def create(self, request: Request) -> Response:
-        asked = read_chat.read(await self._exchange.body(request))
+        asked = await self._exchange.read(request, read_chat.read)
         answers = await self._open(asked.request, asked.n)
         if asked.stream:
             return await self._stream(request, asked, answers)
@@ -86,15 +86,15 @@ async def _chunks(
     answers: Sequence[Answer],
     early: Sequence[tuple[int, Sequence[Event]]],
     batches: AsyncIterator[tuple[int, Sequence[Event]]],
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[bytes | None, None]:
     run = answers[0].run
     stream = write_chat.ChatStream(
         run.id, run.created_at, run.model, asked.n, include_usage=asked.include_usage
     )
     for index, events in early:
-        yield stream.write(index, events)
+        yield stream.write(index, events) if events else None
     async for index, events in batches:
-        yield stream.write(index, events)
+        yield stream.write(index, events) if events else None
     yield stream.done()
 
 

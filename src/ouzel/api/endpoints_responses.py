@@ -23,7 +23,7 @@ class ResponsesEndpoints:
         self._exchange = exchange
 
     async def create(self, request: Request) -> Response:
-        asked = read_responses.read(await self._exchange.body(request))
+        asked = await self._exchange.read(request, read_responses.read)
         answer = await self._answers.open(asked.request, OWNER)
         if asked.stream:
             return EventStream(self._chunks(answer), answer.cancel, answer.close)
@@ -36,13 +36,13 @@ class ResponsesEndpoints:
             return failed(run.failure)
         return as_json(write_responses.response(run))
 
-    async def _chunks(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, answer: Answer) -> AsyncGenerator[bytes | None, None]:
         stream = write_responses.ResponseStream(answer.run)
         async for events in answer.batches(self._exchange.keep_alive):
-            yield stream.write(events)
+            yield stream.write(events) if events else None
 
     async def input_tokens(self, request: Request) -> Response:
-        asked = read_responses.read_input_tokens(await self._exchange.body(request))
+        asked = await self._exchange.read(request, read_responses.read_input_tokens)
         tokens = await self._answers.count_tokens(asked, OWNER)
         return as_json(write_responses.input_tokens(tokens))
 

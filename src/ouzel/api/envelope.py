@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ouzel.api import failures
+from ouzel.api import failures, writing
 from ouzel.api.metrics import Metrics
 from ouzel.core.errors import OuzelError, RequestError, Unauthorized
 from ouzel.core.items import new_id
@@ -149,7 +148,7 @@ async def send_json(
     headers: dict[str, str] | None = None,
 ) -> None:
     """Answer with a JSON body."""
-    data = msgspec.json.encode(body)
+    data = writing.encode(body)
     lines = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
     lines.extend((name.encode(), value.encode()) for name, value in (headers or {}).items())
     await send({"type": "http.response.start", "status": status, "headers": lines})

@@ -59,7 +59,8 @@ def error_body(error: Exception, request_id: str) -> Answered:
 def of_failure(failure: Failure) -> Answered:
     """The reply to a request whose run failed before anything of it was sent."""
     headers = {} if failure.retry_after is None else _retry_after(failure.retry_after)
-    return failure.status, body(failure.status, failure.message, code=failure.code), headers
+    written = body(failure.status, failure.message, param=failure.param, code=failure.code)
+    return failure.status, written, headers
 
 
 def body(

@@ -20,7 +20,7 @@ class EventStream(Response):
     """Streams chunks as they come.
 
     Args:
-        chunks: bytes of whole events; an empty chunk becomes a comment that keeps proxies awake.
+        chunks: bytes of whole events; None becomes a comment that keeps proxies awake.
         gone: called once if the client goes away; it must make `chunks` come to its end.
         close: awaited when all is over, whatever happened.
     """
@@ -29,7 +29,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncIterator[bytes | None],
         gone: Callable[[], None],
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -45,6 +45,8 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for chunk in self._chunks:
+                if chunk == b"":
+                    continue
                 async with asyncio.timeout(_SEND_WITHIN):
                     await send(
                         {

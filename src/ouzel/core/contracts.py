@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from ouzel.core.events import Event
 from ouzel.core.items import Item
+from ouzel.core.request import Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import EngineDelta, Turn
 
@@ -31,6 +32,8 @@ class EngineInfo:
         context_window: tokens that one request may use, prompt and answer together.
         capabilities: what it can do beyond plain text generation.
         created_at: seconds since the epoch, for the model list.
+        defaults: the sampling that is used, and told to the client, where a request leaves it
+            open; temperature and top_p are always set.
         detail: short facts for people (`doctor`, `/health`), such as slots and threads.
     """
 
@@ -38,6 +41,7 @@ class EngineInfo:
     context_window: int
     capabilities: frozenset[Capability]
     created_at: float
+    defaults: Sampling = Sampling(temperature=1.0, top_p=1.0)
     detail: tuple[tuple[str, str], ...] = ()
 
 

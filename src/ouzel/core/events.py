@@ -98,12 +98,14 @@ class Failure:
         code: `server_error`, `engine_unavailable`, `context_length_exceeded`, ...
         status: the HTTP status of a reply that has not begun yet.
         retry_after: seconds, where trying again makes sense.
+        param: the parameter that is to blame, if one is.
     """
 
     code: str
     message: str
     status: int = 500
     retry_after: float | None = None
+    param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from typing import Literal
 
 from ouzel.core.items import Item
 
+Protocol = Literal["chat", "responses"]
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -56,7 +58,7 @@ class Request:
             `safety_identifier`, `prompt_cache_key`, `service_tier`, ...).
     """
 
-    protocol: Literal["chat", "responses"]
+    protocol: Protocol
     model: str
     input: tuple[Item, ...]
     instructions: str | None = None
