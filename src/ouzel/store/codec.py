@@ -1,10 +1,14 @@
 """Core values as JSON bytes, and back.
 
-Writing is msgspec's own dataclass encoder: it runs for every event of every stored run. Reading is
-derived from the type hints of the dataclasses, so a new item or event class in core is read
-without a line here, as long as it carries a constant `kind` wherever a union must tell it apart.
+Writing is msgspec's own dataclass encoder: it runs for every event of every stored run.
 
-Reading is strict. A missing field (without a default), a field or kind that is not known, or a
+Reading takes two steps. msgspec checks and reads the JSON, but it cannot tell the members of a
+union of dataclasses apart; so every core class has a mirror, a msgspec struct that is made from its
+type hints and told apart by its `kind`, and what was read into mirrors is then turned into core's
+own classes. A new item or event class in core needs no line here, as long as it carries a constant
+`kind` wherever it stands in a union.
+
+Reading is strict: a missing field (without a default), a field or kind that is not known, or a
 value of another type is a DamagedRecord. A field that core adds later needs a default, so that
 older records still read; a field that core drops or renames needs a migration.
 
@@ -17,11 +21,12 @@ This file does not know tables, nor what the values are for.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -29,8 +34,8 @@ from ouzel.core.errors import StoreError
 from ouzel.core.events import Event
 from ouzel.core.runs import Run
 
-Reader = Callable[[Any], Any]
-"""From what JSON holds to what core holds; raises _Mismatch."""
+Restore = Callable[[Any], Any]
+"""From what msgspec read to what core holds."""
 
 
 class DamagedRecord(StoreError):
@@ -38,7 +43,7 @@ class DamagedRecord(StoreError):
 
 
 def encode_run(run: Run) -> bytes:
-    """The run as JSON. Raises StoreError if it holds what JSON cannot (a lone surrogate)."""
+    """The run as JSON. Raises StoreError if it holds what JSON cannot (half a surrogate pair)."""
     return _encode(run)
 
 
@@ -49,216 +54,196 @@ def encode_events(events: Sequence[Event]) -> bytes:
 
 def decode_run(body: bytes) -> Run:
     """The run that `encode_run` wrote. Raises DamagedRecord if it is not one."""
-    return cast("Run", _decode(body, Run, "run"))
+    run: Run = _decode(body, _run_reader(), "run")
+    return run
 
 
-def decode_events(body: bytes) -> list[Event]:
+def decode_events(body: bytes) -> tuple[Event, ...]:
     """The events that `encode_events` wrote. Raises DamagedRecord if they are not."""
-    return list(_decode(body, tuple[Event, ...], "event"))
+    events: tuple[Event, ...] = _decode(body, _events_reader(), "event")
+    return events
 
 
 def _plain(value: object) -> object:
     """What msgspec does not write by itself: read-only mappings."""
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a {type(value).__name__} cannot be kept")
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
-_decoder = msgspec.json.Decoder()
 
 
 def _encode(value: object) -> bytes:
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:
-        # The error's own text quotes what the client wrote; ours must not.
+        # The error itself quotes what the client wrote; it must not travel on.
         raise StoreError("The text holds half of a surrogate pair and cannot be kept.") from None
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise StoreError(f"A value cannot be kept: {error}.") from error
 
 
-def _decode(body: bytes, hint: object, what: str) -> Any:
+def _decode(body: bytes, reader: Reader, what: str) -> Any:
     try:
-        return _reader(hint)(_decoder.decode(body))
-    except (_Mismatch, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return reader.restore(reader.decoder.decode(body))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DamagedRecord(
             f"A stored {what} is damaged or comes from another version of Ouzel ({error})."
         ) from error
 
 
-class _Mismatch(Exception):
-    """A value is not what its place asks for. Collects its path while the readers unwind."""
+class Reader:
+    """Both steps of reading for one type hint. Raises TypeError for hints that cannot be read."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.path: list[str] = []
-
-    def __str__(self) -> str:
-        return f"{'.'.join(reversed(self.path)) or 'value'}: {self.reason}"
+    def __init__(self, hint: Any) -> None:
+        self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_mirrored(hint))
+        self.restore: Restore = _restorer(hint) or (lambda value: value)
 
 
-def _expected(what: str, value: object) -> _Mismatch:
-    # Never the value itself: it may be part of a prompt.
-    return _Mismatch(f"expected {what}, found {type(value).__name__}")
+@functools.cache
+def _run_reader() -> Reader:
+    return Reader(Run)
 
 
-@cache
-def _reader(hint: Any) -> Reader:
-    """The reader of one type hint. Raises TypeError for hints that core does not use yet."""
-    origin = get_origin(hint)
-    if hint in _SCALARS:
-        return _SCALARS[hint]
-    if hint is Any or hint is object:
-        return lambda value: value
-    if origin is Literal:
-        return _literal(get_args(hint))
-    if origin in (Union, types.UnionType):
-        return _union(get_args(hint))
-    if origin is tuple and get_args(hint)[1:] == (...,):
-        return _items(_reader(get_args(hint)[0]))
-    if origin in (Mapping, dict) and get_args(hint)[0] is str:
-        return _mapping(_reader(get_args(hint)[1]))
+@functools.cache
+def _events_reader() -> Reader:
+    return Reader(tuple[Event, ...])
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _mirrored(hint: Any) -> Any:
+    """The hint with mirrors in place of core's classes."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _Record(hint)
-    raise TypeError(f"the store cannot read {hint!r} yet: add a reader in codec.py")
+        return _record(hint).mirror
+    if hint is float:
+        return float | None
+    if _is_union(hint):
+        # Members are mirrored one by one, except that `float | None` keeps its None.
+        members = [each if each is float else _mirrored(each) for each in get_args(hint)]
+        return functools.reduce(operator.or_, members)
+    if get_origin(hint) is tuple:
+        members = [each if each is ... else _mirrored(each) for each in get_args(hint)]
+        return types.GenericAlias(tuple, tuple(members))
+    if get_origin(hint) is Mapping:
+        key, value = get_args(hint)
+        return types.GenericAlias(dict, (key, _mirrored(value)))
+    return hint
 
 
-def _exactly(kind: type) -> Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not kind:
-            raise _expected(kind.__name__, value)
-        return value
-
-    return read
-
-
-def _float(value: Any) -> float:
-    if type(value) is float:
-        return value
-    if value is None:
-        return float("-inf")
-    if type(value) is int:
-        return float(value)
-    raise _expected("float", value)
+def _restorer(hint: Any) -> Restore | None:
+    """What turns mirrors within a value into core's classes; None where there can be none."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _record(hint).restore
+    if hint is float:
+        return lambda value: float("-inf") if value is None else value
+    if _is_union(hint):
+        return _union_restorer([each for each in get_args(hint) if each is not float])
+    if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
+        return _each_item(_restorer(get_args(hint)[0]))
+    if get_origin(hint) is Mapping:
+        return _each_value(_restorer(get_args(hint)[1]))
+    if any(_restorer(each) for each in get_args(hint)):
+        raise TypeError(f"the store cannot read {hint!r} yet")
+    return None
 
 
-_SCALARS: dict[Any, Reader] = {
-    str: _exactly(str),
-    int: _exactly(int),
-    bool: _exactly(bool),
-    float: _float,
-    type(None): _exactly(type(None)),
-}
+def _each_item(restore: Restore | None) -> Restore | None:
+    if restore is None:
+        return None
+    return lambda value: tuple(map(restore, value)) if value else ()
 
 
-def _literal(choices: tuple[Any, ...]) -> Reader:
-    def read(value: Any) -> Any:
-        if type(value) not in (str, int, bool) or value not in choices:
-            raise _expected(f"one of {', '.join(map(str, choices))}", value)
-        return value
-
-    return read
+def _each_value(restore: Restore | None) -> Restore | None:
+    if restore is None:
+        return None
+    return lambda value: {key: restore(each) for key, each in value.items()}
 
 
-def _items(item: Reader) -> Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not list:
-            raise _expected("array", value)
-        try:
-            done: list[Any] = []
-            for each in value:
-                done.append(item(each))
-            return tuple(done)
-        except _Mismatch as error:
-            error.path.append(str(len(done)))
-            raise
-
-    return read
-
-
-def _mapping(item: Reader) -> Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not dict:
-            raise _expected("object", value)
-        return {key: item(each) for key, each in value.items()}
-
-    return read
-
-
-def _union(members: tuple[Any, ...]) -> Reader:
-    """Records are told apart by their `kind`; beside them, None and one more type may stand."""
-    by_kind: dict[object, Reader] = {}
-    rest: list[Any] = []
+def _union_restorer(members: Sequence[Any]) -> Restore | None:
+    """Picks by the mirror's class; anything else has nothing to be turned."""
+    by_mirror: dict[type, Restore] = {}
     for member in members:
-        reader = _reader(member)
-        if isinstance(reader, _Record) and reader.kind is not None:
-            by_kind[reader.kind] = reader
-        elif member is not type(None):
-            rest.append(reader)
-    if len(rest) > 1:
-        raise TypeError(f"the store cannot tell the members of {members} apart: give them a kind")
-    optional = type(None) in members
-    other: Reader | None = rest[0] if rest else None
+        if dataclasses.is_dataclass(member) and isinstance(member, type):
+            by_mirror[_record(member).mirror] = _record(member).restore
+        elif _restorer(member):
+            raise TypeError(f"the store cannot read {member!r} within a union yet")
+    if not by_mirror:
+        return None
 
-    def read(value: Any) -> Any:
-        if value is None and optional:
-            return None
-        if by_kind and type(value) is dict:
-            reader = by_kind.get(value.get("kind"))
-            if reader is not None:
-                return reader(value)
-            if other is None:
-                raise _Mismatch("unknown or missing kind")
-        if other is None:
-            raise _expected("object", value)
-        return other(value)
+    def restore(value: Any) -> Any:
+        turn = by_mirror.get(type(value))
+        return value if turn is None else turn(value)
 
-    return read
+    return restore
 
 
 class _Record:
-    """Reads one dataclass. Fields are looked up at first use, so that it may nest in itself."""
+    """One class of core and its mirror.
+
+    Args:
+        cls: a dataclass whose fields are all given to its constructor, but for a constant `kind`.
+    """
 
     def __init__(self, cls: type) -> None:
+        fields = {each.name: each for each in dataclasses.fields(cls)}
+        kind = fields.pop("kind", None)
+        tag = None if kind is None else str(kind.default)
+        if any(each.kw_only or not each.init for each in fields.values()):
+            raise TypeError(f"the store cannot make a {cls.__name__} from its fields")
         self._cls = cls
-        self._constants = {
-            each.name: each.default for each in dataclasses.fields(cls) if not each.init
-        }
-        self.kind = self._constants.get("kind")
-        self._fields: tuple[tuple[str, Reader, bool], ...] | None = None
-
-    def __call__(self, value: Any) -> Any:
-        if type(value) is not dict:
-            raise _expected("object", value)
-        given: dict[str, Any] = {}
-        name = ""
-        try:
-            for name, reader, required in self._fields or self._look_up():
-                if name in value:
-                    given[name] = reader(value[name])
-                elif required:
-                    raise _Mismatch("missing")
-        except _Mismatch as error:
-            error.path.append(name)
-            raise
-        for name, constant in self._constants.items():
-            if value.get(name) != constant:
-                raise _Mismatch(f"{name} is not {constant!r}")
-        if len(given) + len(self._constants) != len(value):
-            raise _Mismatch(f"fields that {self._cls.__name__} does not have")
-        return self._cls(**given)
-
-    def _look_up(self) -> tuple[tuple[str, Reader, bool], ...]:
-        hints = typing.get_type_hints(self._cls)
-        self._fields = tuple(
-            (
-                each.name,
-                _reader(hints[each.name]),
-                each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING,
-            )
-            for each in dataclasses.fields(self._cls)
-            if each.init
+        self._hints = {name: typing.get_type_hints(cls)[name] for name in fields}
+        self._restorers: list[tuple[int, Restore]] = []
+        self.mirror = msgspec.defstruct(
+            cls.__name__,
+            [_mirror_field(each) for each in fields.values()],
+            tag_field=None if tag is None else "kind",
+            tag=tag,
+            forbid_unknown_fields=True,
         )
-        return self._fields
+
+    def fill(self) -> None:
+        """Give the mirror its types. They come late because a class may hold itself."""
+        for at, (name, hint) in enumerate(self._hints.items()):
+            self.mirror.__annotations__[name] = _mirrored(hint)
+            if (restore := _restorer(hint)) is not None:
+                self._restorers.append((at, restore))
+
+    def restore(self, value: Any) -> Any:
+        """The core value for a mirror. Raises ValueError if the class itself refuses it."""
+        if type(value) is self._cls:
+            return value  # a default, which is core's own already
+        given = msgspec.structs.astuple(value)
+        if self._restorers:
+            changed = list(given)
+            for at, restore in self._restorers:
+                changed[at] = restore(changed[at])
+            return self._cls(*changed)
+        return self._cls(*given)
+
+
+_records: dict[type, _Record] = {}
+
+
+def _record(cls: type) -> _Record:
+    record = _records.get(cls)
+    if record is None:
+        record = _records[cls] = _Record(cls)
+        try:
+            record.fill()
+        except TypeError:
+            del _records[cls]
+            raise
+    return record
+
+
+def _mirror_field(field: dataclasses.Field[Any]) -> tuple[str, Any] | tuple[str, Any, Any]:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.name, Any, msgspec.field(default_factory=field.default_factory)
+    if field.default is not dataclasses.MISSING:
+        default = field.default
+        return field.name, Any, msgspec.field(default_factory=lambda: default)
+    return field.name, Any
