@@ -35,9 +35,8 @@ def measure(bench: Bench) -> list[Row]:
         script = write_script(bench.scratch / "bench.toml")
         with ouzel(bench.scratch / "home", "--script", str(script)) as served:
             idle = served.rss / MB
-            first = _after(bench, served, "first")
-            second = _after(bench, served, "second")
-    asked = sum(clients * each for _, clients, each in _LOAD)
+            first, asked = _after(bench, served, "first")
+            second, _ = _after(bench, served, "second")
     return [
         Row("API process, idle", idle, "MB"),
         Row(
@@ -51,11 +50,13 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def _after(bench: Bench, served: Served, which: str) -> float:
-    highest = 0.0
+def _after(bench: Bench, served: Served, which: str) -> tuple[float, int]:
+    """Highest resident memory seen between the loads, and how many requests there were."""
+    highest, asked = 0.0, 0
     for ask, clients, each in _LOAD:
         bench.tell(f"memory, {which} load: {ask.label}")
         requests = max(1, each // 4) if bench.quick else each
-        whole(load(served, Plan([ask.target(served)], clients, requests=requests)), ask.label)
+        plan = Plan([ask.target(served)], clients, requests=requests)
+        asked += whole(load(served, plan), ask.label).outcome.asked
         highest = max(highest, served.rss / MB)
-    return highest
+    return highest, asked
