@@ -25,7 +25,8 @@ from ouzel.core.errors import (
     RequestError,
 )
 from ouzel.core.turns import EngineDelta, Turn, TurnDone, Usage
-from ouzel.engines.upstream_client import Client, Timeouts
+from ouzel.engines.upstream_client import Client
+from ouzel.engines.upstream_exchange import Timeouts
 from ouzel.engines.upstream_failures import (
     Overdue,
     Overflow,
@@ -133,11 +134,14 @@ class UpstreamEngine:
             EngineError: it is no such server, the key is wrong, or a setting has to be given.
         """
         self._state = "starting"
+        self._client.open()
         try:
             info = await self._discover()
+            self._demand("starting")  # and not stopped in the meantime
         except BaseException as error:
-            self._state = "failed"
-            self._trouble = str(error).rstrip(".")
+            if self.state != "stopped":
+                self._state = "failed"
+                self._trouble = str(error).rstrip(".")
             await self._client.close()
             if isinstance(error, Severed | Overflow):  # these two are for this room only
                 raise EngineUnavailable(error.message) from None

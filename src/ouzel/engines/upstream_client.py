@@ -1,8 +1,8 @@
 """HTTP to an engine's server: connections, deadlines, and every failure as one of our errors.
 
-One `Client` is one server and its connection pool. `call` is a small question with a small
-answer; `exchange` is a streamed one. It knows URLs, headers and time, not what the JSON means and
-not when to try again.
+One `Client` is one server and its connection pool. `call` is a question with an answer that is
+read whole; `exchange` starts a streamed one. It knows URLs, headers and time, not what the JSON
+means and not when to try again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import ipaddress
 import ssl
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
@@ -19,6 +20,7 @@ import msgspec
 import yarl
 
 from ouzel.core.errors import EngineDied, EngineError, OuzelError
+from ouzel.engines.upstream_exchange import NOTHING, Exchange, Timeouts
 from ouzel.engines.upstream_failures import Overdue, Severed, Unreachable, read_error
 
 KEEP_ALIVE: Final = 4.0
@@ -33,24 +35,6 @@ MAX_ERROR: Final = 64 * 2**10
 
 LARGE: Final = 2**20
 """Bytes of a request body from which aiohttp wants it in pieces."""
-
-_BROKEN = (aiohttp.ClientError, OSError)
-_NOTHING: Final = "The engine said nothing within {:g} s (first_token_timeout)."
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long an engine's server may take, in seconds.
-
-    Args:
-        connect: to accept a connection, name look-up and TLS included.
-        first_token: from the request to the first piece of the answer.
-        idle: from one piece to the next.
-    """
-
-    connect: float = 5.0
-    first_token: float = 600.0
-    idle: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +70,7 @@ class Client:
         self.secret = key
         self._timeouts = timeouts
         self._session: aiohttp.ClientSession | None = None
+        self._exchanges: set[Exchange] = set()
         self._chat = self.url("/v1/chat/completions")
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "ouzel"}
         if key is not None:
@@ -97,9 +82,24 @@ class Client:
         """The address of a path on this server; `/v1/…` is the OpenAI side of it."""
         return self.root.with_path(self.root.path.rstrip("/") + path)
 
+    def open(self) -> None:
+        """Be ready to connect. Has to be called in a running event loop, also after `close`."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+                # A proxy from the environment is not asked for an engine on this machine.
+                trust_env=not _is_loopback(self.root.host or ""),
+                trace_configs=[_notice_kept()],
+            )
+
     async def close(self) -> None:
-        """Drop every connection. May be called twice."""
+        """Drop every connection; who still reads is told. May be called twice."""
         session, self._session = self._session, None
+        for exchange in list(self._exchanges):
+            exchange.close()  # aiohttp would leave a reader of the body waiting for ever
         if session is not None:
             await session.close()
 
@@ -148,33 +148,38 @@ class Client:
         except aiohttp.ClientError as error:
             raise self._failure(error) from None
         except TimeoutError:
-            raise Overdue(_NOTHING.format(within)) from None
+            raise Overdue(NOTHING.format(within)) from None
         except OSError as error:
             raise self._failure(error) from None
-        return Exchange(response, deadline, self._timeouts)
+        return Exchange(response, deadline, self._timeouts, self._exchanges)
 
     async def _send(self, url: yarl.URL, body: object | None) -> aiohttp.ClientResponse:
-        if self._session is None:
-            self._session = self._connect()
-        if body is None:
-            return await self._session.get(url, allow_redirects=False)
-        data = msgspec.json.encode(body)
-        return await self._session.post(
-            url,
-            data=data if len(data) < LARGE else io.BytesIO(data),
-            headers={"Content-Type": "application/json"},
-            allow_redirects=False,
-        )
+        """Up to the response's headers.
 
-    def _connect(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
-            # A proxy from the environment is not asked for an engine on this machine.
-            trust_env=not _is_loopback(self.root.host or ""),
-        )
+        A kept connection may have been closed from the other side while nobody looked:
+        llama-server closes its own after every stream and announces nothing. A request that was
+        lost in one is sent again at once; each time takes a connection out of the pool, so that
+        it ends with a new one.
+        """
+        data = None if body is None else msgspec.json.encode(body)
+        while True:
+            session = self._session
+            if session is None:
+                raise Severed("The connection to the engine was closed.")
+            kept = _Kept()
+            try:
+                if data is None:
+                    return await session.get(url, allow_redirects=False, trace_request_ctx=kept)
+                return await session.post(
+                    url,
+                    data=data if len(data) < LARGE else io.BytesIO(data),
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
+                    trace_request_ctx=kept,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not kept.was_used:
+                    raise
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> OuzelError:
         """Why there is no stream."""
@@ -229,100 +234,19 @@ class Client:
         return Severed(f"The connection to {where} broke ({type(error).__name__}).")
 
 
-class Exchange:
-    """One streamed answer, being read.
+class _Kept:
+    """Whether a request went into a connection that was kept from an earlier one."""
 
-    One timer watches over it and is moved only when it fires, so that a piece costs no timer: it
-    looks whether somebody still waits for a piece that was due. Leave it with `close`, always.
-    """
+    was_used = False
 
-    __slots__ = (
-        "_content",
-        "_deadline",
-        "_expired",
-        "_limit",
-        "_loop",
-        "_moved",
-        "_reading",
-        "_response",
-        "_timeouts",
-        "_timer",
-    )
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, deadline: float, timeouts: Timeouts
-    ) -> None:
-        self._response = response
-        self._content = response.content
-        self._timeouts = timeouts
-        self._loop = asyncio.get_running_loop()
-        self._deadline = deadline
-        self._timer = self._loop.call_at(deadline, self._look)
-        self._limit = timeouts.first_token
-        self._reading = False
-        self._moved = False
-        self._expired = False
+def _notice_kept() -> aiohttp.TraceConfig:
+    async def note(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.was_used = True
 
-    async def read(self) -> bytes:
-        """The next bytes, `b""` at the end.
-
-        Raises:
-            Severed: the connection broke.
-            Overdue: nothing useful came in `first_token` seconds.
-            EngineDied: nothing useful came for `idle` seconds.
-        """
-        self._reading = True
-        try:
-            return await self._content.readany()
-        except _BROKEN as error:
-            raise self._failure(error) from None
-        finally:
-            self._reading = False
-
-    def moved(self, limit: float | None = None) -> None:
-        """Something useful came: the next has `limit` seconds from now, `idle` by default."""
-        self._moved = True
-        self._limit = self._timeouts.idle if limit is None else limit
-        self._deadline = self._loop.time() + self._limit
-        if self._deadline < self._timer.when():
-            self._timer.cancel()
-            self._timer = self._loop.call_at(self._deadline, self._look)
-
-    async def drain(self, within: float) -> None:
-        """Read on to the end, so that the connection can be used again.
-
-        Where the end does not come within so many seconds, `close` will close the connection.
-        """
-        if self._content.at_eof():
-            return
-        try:
-            async with asyncio.timeout(within):
-                while await self._content.readany():
-                    pass
-        except (TimeoutError, *_BROKEN):
-            self._response.close()
-
-    def close(self) -> None:
-        """Let go: at once, and closing the connection unless the answer was read to its end."""
-        self._timer.cancel()
-        self._response.close()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if not self._reading:  # the reader is busy elsewhere; its wait has not begun
-            self._timer = self._loop.call_at(now + self._limit, self._look)
-        elif now < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._look)
-        else:
-            self._expired = True
-            self._response.close()  # wakes the reader
-
-    def _failure(self, error: BaseException) -> EngineError:
-        if not self._expired:
-            return Severed(f"The connection to the engine broke ({type(error).__name__}).")
-        if self._moved:
-            return EngineDied(f"The engine fell silent for {self._limit:g} s in mid-answer.")
-        return Overdue(_NOTHING.format(self._limit))
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
 
 
 def _root(url: str) -> yarl.URL:

@@ -105,15 +105,18 @@ async def find_window(client: Client, model: Listed, within: float) -> tuple[int
         EngineError: the server does not say.
     """
     meta = model.entry.get("meta")
-    for value, source in (
-        (meta.get("n_ctx") if isinstance(meta, dict) else None, "/v1/models"),  # llama-server
-        (model.entry.get("max_model_len"), "/v1/models"),  # vLLM, SGLang
-        (model.entry.get("context_length"), "/v1/models"),  # routers such as OpenRouter
-        (await _slot_window(client, within), "/props"),  # older llama-server
-        (await _ollama_window(client, model.id, within), "/api/ps"),
-    ):
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value, source
+    listed = (
+        meta.get("n_ctx") if isinstance(meta, dict) else None,  # llama-server
+        model.entry.get("max_model_len"),  # vLLM, SGLang
+        model.entry.get("context_length"),  # routers such as OpenRouter
+    )
+    for value in listed:
+        if window := _positive(value):
+            return window, "/v1/models"
+    if window := _positive(await _slot_window(client, within)):  # older llama-server
+        return window, "/props"
+    if window := _positive(await _ollama_window(client, model.id, within)):
+        return window, "/api/ps"
     raise EngineError(
         f"{client.root} does not say how large the context window of '{model.id}' is: set "
         "engine_context to the number of tokens that it holds for one request."
@@ -351,7 +354,7 @@ def _messages(turn: Turn) -> object:
 
 
 def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    return value if isinstance(value, int) and value > 0 and value is not True else None
 
 
 def _field(reply: Reply, name: str) -> Any:
