@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_samples import deltas, ending, finished, new_run, said
 
@@ -23,6 +23,9 @@ from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from ouzel.store import codec
 from ouzel.store.codec import DamagedRecord, Reader
+
+# Shared machines are slow at times; how long an example takes says nothing here.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=20),
@@ -52,16 +55,19 @@ def values(hint: Any, depth: int = 0) -> st.SearchStrategy[Any]:
     return st.builds(hint, **{name: values(hints[name], depth + 1) for name in fields})
 
 
+@patient
 @given(values(Run))
 def test_every_run_comes_back(run: Run) -> None:
     assert codec.decode_run(codec.encode_run(run)) == run
 
 
+@patient
 @given(st.lists(values(Event), max_size=5).map(tuple))
 def test_every_event_comes_back(events: tuple[Event, ...]) -> None:
     assert codec.decode_events(codec.encode_events(events)) == events
 
 
+@patient
 @given(values(Item))
 def test_what_comes_back_is_of_cores_own_classes(item: Item) -> None:
     (event,) = codec.decode_events(codec.encode_events([ItemDone(0, item)]))
@@ -164,6 +170,7 @@ def test_bytes_that_are_no_run_are_damaged(body: bytes) -> None:
         codec.decode_run(body)
 
 
+@patient
 @given(st.data())
 def test_a_torn_record_never_passes_for_a_whole_one(data: st.DataObject) -> None:
     body = codec.encode_events([*deltas(2), *ending(said("assistant", "Two."))])
@@ -172,6 +179,7 @@ def test_a_torn_record_never_passes_for_a_whole_one(data: st.DataObject) -> None
         codec.decode_events(body[:cut])
 
 
+@patient
 @given(st.data())
 def test_a_flipped_byte_is_another_record_or_damaged(data: st.DataObject) -> None:
     body = bytearray(codec.encode_events([RunFinished("completed", Usage(1, 2, 3), 4.5)]))

@@ -61,6 +61,11 @@ def test_every_statement_compiles_with_places_for_all_its_values(
         assert each.sql.count(mark) == len(each.names)
 
 
+def test_a_dialect_whose_places_have_names_is_refused() -> None:
+    with pytest.raises(TypeError, match="numbered places"):
+        Statements(postgresql.dialect(paramstyle="pyformat"))
+
+
 def plan(database: sqlite3.Connection, statement: Statement) -> str:
     values = dict.fromkeys(statement.names, 0)
     rows = database.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.row(**values))

@@ -221,9 +221,7 @@ async def test_history_does_not_cross_to_another_owner(store: SqlStore) -> None:
         await store.history(run.id, OWNER)
 
 
-async def test_a_ring_of_runs_ends_in_an_error(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_ring_of_runs_ends_in_an_error(store: SqlStore) -> None:
     one = new_run(run_id="resp_1", previous_id="resp_2")
     two = new_run(run_id="resp_2", previous_id="resp_1")
     for run in (one, two):

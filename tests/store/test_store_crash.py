@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from store_samples import OWNER, deltas
 from ouzel.core.events import Failure, RunFinished
 from ouzel.store import open_store
 
-HERE = Path(__file__).parent
+# Children find what this process finds, and the samples beside this file.
+CHILD = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 STOPPED = Failure("server_error", "The server was stopped while this response was running.", 500)
 
 WRITING = """
@@ -109,7 +111,7 @@ async def test_what_was_acknowledged_survives_kill_9_again_and_again(tmp_path: P
             [sys.executable, "-c", WRITING, path],
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": str(HERE)},
+            env=CHILD,
         )
         for word, run_id, *count in read_until_killed(child, lines):
             begun.add(run_id)

@@ -19,7 +19,8 @@ from ouzel.store import SqlStore
 from ouzel.store.migrate import migrate
 from ouzel.store.sqlite import SqliteFile
 
-HERE = Path(__file__).parent
+# Children find what this process finds, and the samples beside this file.
+CHILD = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 FILLING = """
 import asyncio, json, os, sqlite3, sys
@@ -105,7 +106,7 @@ async def test_a_full_file_system_is_an_error_in_words_until_there_is_space(
         input=FILLING,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env=CHILD,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr

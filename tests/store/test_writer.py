@@ -104,20 +104,18 @@ async def test_the_steps_of_a_write_are_kept_together_or_not_at_all(
     assert birds(file) == {}
 
 
-async def test_writes_that_wait_share_one_commit(
-    writer: Writer, file: SqliteFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_writes_that_wait_share_one_commit(writer: Writer, file: SqliteFile) -> None:
     held = Held(file)
     seen: list[str] = []
     writer._connection.set_trace_callback(seen.append)
     first = asyncio.create_task(writer.write(add("first")))
-    await asyncio.sleep(0.05)  # the thread has taken it and waits for the file
+    await asyncio.sleep(0.05)  # the thread has most likely taken it and waits for the file
     others = [asyncio.create_task(writer.write(add(f"b{n}"))) for n in range(30)]
     await asyncio.sleep(0)
     held.release()
     await asyncio.gather(first, *others)
     assert len(birds(file)) == 31
-    assert seen.count("COMMIT") == 2
+    assert seen.count("COMMIT") in (1, 2)
 
 
 async def test_callers_wait_when_the_queue_is_full(file: SqliteFile) -> None:

@@ -113,9 +113,9 @@ class Statements:
 
     def _compile(self, statement: sa.sql.expression.ClauseElement) -> Statement:
         compiled = statement.compile(dialect=self._dialect)
-        if not isinstance(compiled, sa.sql.compiler.SQLCompiler):
-            raise TypeError(f"{statement!r} is not a statement with placeholders")
-        return Statement(compiled.string, tuple(compiled.positiontup or ()))
+        if not isinstance(compiled, sa.sql.compiler.SQLCompiler) or compiled.positiontup is None:
+            raise TypeError(f"{self._dialect!r} does not give statements numbered places")
+        return Statement(compiled.string, tuple(compiled.positiontup))
 
     @staticmethod
     def _events_of(mine: sa.ColumnElement[bool]) -> sa.Select[tuple[int, int, bytes]]:
