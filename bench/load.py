@@ -261,7 +261,11 @@ def run(plan: Plan) -> Outcome:
     )
     if done.returncode:
         raise RuntimeError(f"the load generator failed:\n{done.stderr.decode(errors='replace')}")
-    return msgspec.json.decode(done.stdout, type=Outcome)
+    try:
+        return msgspec.json.decode(done.stdout, type=Outcome)
+    except msgspec.MsgspecError as error:
+        said = f"{len(done.stdout)} bytes, and on its error output: {done.stderr[-1000:]!r}"
+        raise RuntimeError(f"the load generator wrote no outcome ({error}): {said}") from error
 
 
 def _main() -> None:
