@@ -91,7 +91,7 @@ class Conversation:
     ) -> None:
         self._server = server
         self._plain = plain or not sys.stdout.isatty()
-        self._previous: str | None = None
+        self.previous: str | None = None
         self.model = model or ""
         self.models: list[str] = []
         self.instructions = instructions
@@ -106,7 +106,7 @@ class Conversation:
 
     def forget(self) -> None:
         """Start over; the server keeps what was said."""
-        self._previous = None
+        self.previous = None
         self.turns.clear()
 
     def say(self, text: str) -> None:
@@ -124,7 +124,7 @@ class Conversation:
         finally:
             writer.end()
         conclude(final)
-        self._previous = str(final["id"])
+        self.previous = str(final["id"])
         self.turns.append((text, writer.recorded))
 
     async def _models(self) -> list[str]:
@@ -138,8 +138,8 @@ class Conversation:
         from ouzel.cli.showing import watch
 
         body: dict[str, Any] = {"model": self.model, "input": text, "store": True}
-        if self._previous:
-            body["previous_response_id"] = self._previous
+        if self.previous:
+            body["previous_response_id"] = self.previous
         if self.instructions:
             body["instructions"] = self.instructions
         async with (
