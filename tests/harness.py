@@ -16,6 +16,7 @@ import uvicorn
 
 from ouzel.answer import Answers
 from ouzel.api.app import ApiSettings, create_app
+from ouzel.api.connection import Connection
 from ouzel.api.metrics import Metrics
 from ouzel.core.contracts import Engine
 from ouzel.limits import AtOnce
@@ -59,7 +60,7 @@ async def serving(
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            app, http="httptools", lifespan="off", ws="none", log_config=None, access_log=False
+            app, http=Connection, lifespan="off", ws="none", log_config=None, access_log=False
         )
         server = uvicorn.Server(config)
         server.capture_signals = _no_signals  # type: ignore[method-assign]

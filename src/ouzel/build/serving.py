@@ -1,7 +1,8 @@
 """Brings a server up, step by step, and down again without leaving anything behind.
 
-The address is taken first, so that a port in use is told before a gigabyte is fetched. Then
-store, engine, HTTP. It goes down in the opposite order, and running requests are told.
+The address is taken first, so that a port in use is told before a gigabyte is fetched. Then the
+home, which one server has for itself, store, engine, HTTP. It goes down in the opposite order,
+and running requests are told.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
+import filelock
 import uvicorn
 from starlette.types import ASGIApp
 
 from ouzel.answer import Answers
 from ouzel.api.app import ApiSettings, create_app
+from ouzel.api.connection import Connection
 from ouzel.api.metrics import Metrics
 from ouzel.build.engine import Plan, plan_engine
 from ouzel.build.report import Report
@@ -35,13 +40,13 @@ _STOPPED = Failure("server_error", "The server stopped while this response was b
 
 
 class StartError(OuzelError):
-    """The server cannot start on this address."""
+    """The server cannot start on this address, or with this home."""
 
 
 def serve(settings: Settings, report: Report) -> None:
     """Run until stopped. Raises OuzelError if it cannot start."""
     _log_to_stderr(settings.log_level)
-    with _bind(settings.host, settings.port) as listener:
+    with _bind(settings.host, settings.port) as listener, _claimed(settings.home):
         plan = plan_engine(settings, report)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, plan, listener, report))
@@ -60,9 +65,7 @@ async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report
         await plan.engine.start()
         report.done(f"{time.perf_counter() - began:.1f} s")
         metrics = Metrics(plan.engine)
-        answers = Answers(
-            plan.engine, store, AtOnce(settings.max_requests), metrics, plan.aliases
-        )
+        answers = Answers(plan.engine, store, AtOnce(settings.max_requests), metrics, plan.aliases)
         app = create_app(
             answers,
             metrics,
@@ -72,7 +75,11 @@ async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report
         server.on_listening = lambda: report.ready(
             _url(listener), plan.engine.info.model, answers.aliases
         )
-        await server.serve([listener])
+        try:
+            await server.serve([listener])
+        except OSError as error:
+            # Two can bind an address; the one that listens first has it.
+            raise _taken(settings.host, settings.port, error) from error
 
 
 class _Server(uvicorn.Server):
@@ -82,7 +89,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Connection,
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -99,6 +106,21 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.on_listening()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """While inside, a signal ends `serve`.
+
+        Uvicorn raises it once more at the end, which would kill the process before store and
+        engine are let go.
+        """
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {each: signal.signal(each, self.handle_exit) for each in signals}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -123,13 +145,41 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise StartError(
-                f"Port {port} on {host} is in use. Another Ouzel may be running there; choose "
-                f"another with --port or OUZEL_PORT."
-            ) from error
-        raise StartError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from error
+        raise _taken(host, port, error) from error
     return listener
+
+
+def _taken(host: str, port: int, error: OSError) -> StartError:
+    if error.errno == errno.EADDRINUSE:
+        return StartError(
+            f"Port {port} on {host} is in use. Another Ouzel may be running there; choose "
+            f"another with --port or OUZEL_PORT."
+        )
+    return StartError(f"Cannot listen on {host}, port {port}: {error.strerror}.")
+
+
+@contextmanager
+def _claimed(home: Path) -> Iterator[None]:
+    """Has the home while inside.
+
+    Two servers on one store would each take the other's running responses for interrupted ones.
+    The lock belongs to the open file, so it goes when the process goes, however that ends.
+    """
+    lock = filelock.FileLock(home / "serving.lock", timeout=0, mode=0o600)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise StartError(
+            f"Another Ouzel is serving from {home}. Stop it first, or give this one a home of "
+            "its own with --home or OUZEL_HOME."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StartError(f"Cannot use {home} as home: {error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _url(listener: socket.socket) -> str:
