@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from importlib import import_module
@@ -52,7 +53,15 @@ def _run(name: str, options: argparse.Namespace, folder: Path, console: Console)
             if not console.is_terminal:
                 print(text, file=sys.stderr, flush=True)
 
-        rows: list[Row] = measure(Bench(options.quick, scratch, options.model, tell))
+        bench = Bench(
+            quick=options.quick,
+            scratch=scratch,
+            model=options.model,
+            engine_url=options.engine_url,
+            engine_key=os.environ.get("OUZEL_ENGINE_KEY"),
+            tell=tell,
+        )
+        rows: list[Row] = measure(bench)
     return rows
 
 
@@ -64,6 +73,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="measure less; rougher numbers")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if an aim was missed")
     parser.add_argument("--model", help="weights for the engine suite; default: the server's")
+    parser.add_argument(
+        "--engine-url",
+        help="engine suite: measure before this Chat Completions server instead of weights; its "
+        "key is taken from OUZEL_ENGINE_KEY",
+    )
     parser.add_argument("--scratch", type=Path, help="folder for state; default: the system's")
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,7 +90,11 @@ class Served:
 
 @contextmanager
 def ouzel(
-    home: Path, *flags: str, module: str = "ouzel.cli", ready_within: float = 60.0
+    home: Path,
+    *flags: str,
+    module: str = "ouzel.cli",
+    environment: Mapping[str, str] = {},
+    ready_within: float = 60.0,
 ) -> Iterator[Served]:
     """`ouzel serve` with these flags, on a free port, until the block ends.
 
@@ -98,6 +102,7 @@ def ouzel(
         home: empty folder for its state.
         flags: of `ouzel serve`, without `--port` and `--home`.
         module: what is run; it must take the same flags.
+        environment: variables that it gets besides those that have nothing to do with Ouzel.
         ready_within: seconds in which it must take requests.
 
     Raises:
@@ -105,7 +110,8 @@ def ouzel(
     """
     port = free_port()
     command = [sys.executable, "-m", module, "serve", "--port", str(port), "--home", str(home)]
-    with _running([*command, "--log-level", "warning", *flags], port, home, b"") as served:
+    command += ["--log-level", "warning", *flags]
+    with _running(command, port, home, environment=environment) as served:
         served.wait_ready(ready_within)
         yield served
 
@@ -115,22 +121,28 @@ def baseline(home: Path, replies: bytes) -> Iterator[Served]:
     """The bare server with these canned replies (JSON), until the block ends."""
     port = free_port()
     command = [sys.executable, "-m", "bench.baseline", str(port)]
-    with _running(command, port, home, replies) as served:
+    with _running(command, port, home, given=replies) as served:
         served.wait_ready(60.0)
         yield served
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, home: Path, given: bytes) -> Iterator[Served]:
+def _running(
+    command: Sequence[str],
+    port: int,
+    home: Path,
+    *,
+    given: bytes = b"",
+    environment: Mapping[str, str] = {},
+) -> Iterator[Served]:
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"log-{port}.txt"
-    environment = {name: value for name, value in os.environ.items() if "OUZEL" not in name}
-    environment["PYTHONUNBUFFERED"] = "1"
+    clean = {name: value for name, value in os.environ.items() if "OUZEL" not in name}
     with log.open("wb") as written:
         process = psutil.Popen(
             command,
             cwd=ROOT,
-            env=environment,
+            env={**clean, **environment},
             stdin=subprocess.PIPE,
             stdout=written,
             stderr=subprocess.STDOUT,

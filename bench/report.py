@@ -20,7 +20,7 @@ _RELATIONS = {">=": "≥", "<=": "≤", ">": ">", "<": "<"}
 
 def number(value: float, unit: str) -> str:
     """A number as people read it: three digits that count, and its unit."""
-    shown = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    shown = f"{value:,.0f}" if abs(value) >= 100 or isinstance(value, int) else f"{value:#.3g}"
     return f"{shown} {unit}".strip() if unit != "/s" else f"{shown}/s"
 
 
@@ -40,7 +40,7 @@ def table(suite: str, rows: Sequence[Row]) -> Table:
             aim,
             Text(row.verdict, colours[row.verdict]),
             "" if row.baseline is None else number(row.baseline, row.unit),
-            "" if row.ratio is None else f"{row.ratio:.3g}",
+            "" if row.ratio is None else f"{row.ratio:#.3g}",
             row.note,
         )
     return shown

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.load import Connection
 
@@ -41,17 +42,26 @@ class Reading:
 
 
 class Caller:
-    """One kept connection to one server.
+    """Asks one server, each time on a new connection that stands before the clock starts.
+
+    llama.cpp's server closes kept connections after a few seconds or a hundred requests, so
+    keeping them would measure luck.
 
     Args:
-        port: on loopback.
+        base_url: `http://HOST:PORT/v1`.
         key: bearer key, if the server asks for one.
+
+    Raises ValueError if the URL is not such a one.
     """
 
-    def __init__(self, port: int, key: str | None = None) -> None:
-        self._port = port
+    def __init__(self, base_url: str, key: str | None = None) -> None:
+        url = urlsplit(base_url)
+        if url.scheme != "http" or url.hostname is None:
+            raise ValueError(f"{base_url} is not a URL such as http://127.0.0.1:8000/v1")
+        self._host = url.hostname
+        self._port = url.port or 80
+        self._prefix = url.path.rstrip("/")
         self._key = key
-        self._connection: _Timed | None = None
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> Reading:
         """Ask and read to the end.
@@ -60,7 +70,7 @@ class Caller:
             StreamBroken: the status is not 200, or the stream has no text or no end.
             OSError: the connection went away.
         """
-        connection = await self._ask(path, {**body, "stream": True})
+        connection = await self._ask("POST", path, json.dumps({**body, "stream": True}).encode())
         pieces = _pieces(connection.pieces)
         began = connection.began
         if path.endswith("/responses"):
@@ -69,37 +79,34 @@ class Caller:
 
     async def whole(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for one JSON reply. Raises as `stream`."""
-        connection = await self._ask(path, body)
+        connection = await self._ask("POST", path, json.dumps(body).encode())
         reply: dict[str, Any] = json.loads(connection.body)
         return reply
 
-    def close(self) -> None:
-        """Let the connection go."""
-        if self._connection is not None:
-            self._connection.close()
+    async def get(self, path: str) -> dict[str, Any]:
+        """Get one JSON object. Raises as `stream`."""
+        connection = await self._ask("GET", path, b"")
+        reply: dict[str, Any] = json.loads(connection.body)
+        return reply
 
-    async def _ask(self, path: str, body: Mapping[str, Any]) -> _Timed:
-        data = json.dumps(body).encode()
+    async def _ask(self, method: str, path: str, data: bytes) -> _Timed:
         lines = [
-            f"POST {path} HTTP/1.1",
-            f"host: 127.0.0.1:{self._port}",
+            f"{method} {self._prefix}{path} HTTP/1.1",
+            f"host: {self._host}:{self._port}",
             "content-type: application/json",
             f"content-length: {len(data)}",
         ]
         if self._key is not None:
             lines.append(f"authorization: Bearer {self._key}")
-        connection = await self._connected()
-        connection.pieces.clear()
-        await connection.ask("\r\n".join([*lines, "", ""]).encode() + data)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Timed, self._host, self._port)
+        try:
+            await connection.ask("\r\n".join([*lines, "", ""]).encode() + data)
+        finally:
+            connection.close()
         if connection.status != 200:
             raise StreamBroken(f"{path}: status {connection.status}: {connection.body[:300]!r}")
         return connection
-
-    async def _connected(self) -> _Timed:
-        if self._connection is None or self._connection.lost:
-            loop = asyncio.get_running_loop()
-            _, self._connection = await loop.create_connection(_Timed, "127.0.0.1", self._port)
-        return self._connection
 
 
 class _Timed(Connection):
@@ -108,15 +115,10 @@ class _Timed(Connection):
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[tuple[float, bytes]] = []
-        self.lost = False
 
     def on_body(self, data: bytes) -> None:
         self.pieces.append((time.perf_counter(), data))
         super().on_body(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        super().connection_lost(exc)
 
 
 def _pieces(raw: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:

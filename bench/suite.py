@@ -23,12 +23,15 @@ class Bench:
         scratch: an empty folder for state.
         model: weights for the engine suite, as `ouzel serve --model` takes them; None for the
             default.
+        engine_url, engine_key: a server to measure instead of weights, and its key.
         tell: says what is being done.
     """
 
     quick: bool
     scratch: Path
     model: str | None
+    engine_url: str | None
+    engine_key: str | None
     tell: Callable[[str], None]
 
 

@@ -148,9 +148,8 @@ async def slowly(writer: asyncio.StreamWriter, number: int) -> None:
 
 async def test_a_token_comes_when_its_event_is_whole() -> None:
     async with server(slowly) as port:
-        caller = Caller(port)
-        readings = [await caller.stream("/v1/responses", {}) for _ in range(2)]
-        caller.close()
+        caller = Caller(f"http://127.0.0.1:{port}/v1")
+        readings = [await caller.stream("/responses", {}) for _ in range(2)]
     for reading in readings:
         assert (reading.text, reading.output_tokens, reading.cached_tokens) == ("How so", 2, 4)
         assert reading.first > 0.035  # two pauses, less the clock's grain
@@ -163,9 +162,14 @@ async def test_a_stream_without_its_end_is_an_error() -> None:
         writer.write(whole(data))
 
     async with server(endless) as port:
-        caller = Caller(port)
+        caller = Caller(f"http://127.0.0.1:{port}/v1")
         with pytest.raises(StreamBroken, match="ended with"):
-            await caller.stream("/v1/responses", {})
+            await caller.stream("/responses", {})
         with pytest.raises(StreamBroken, match="DONE"):
-            await caller.stream("/v1/chat/completions", {})
-        caller.close()
+            await caller.stream("/chat/completions", {})
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "https://127.0.0.1/v1", "http:///v1"])
+def test_a_url_that_cannot_be_asked_is_an_error(url: str) -> None:
+    with pytest.raises(ValueError, match="not a URL"):
+        Caller(url)

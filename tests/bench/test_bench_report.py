@@ -26,6 +26,7 @@ ROWS = [
         (0.29812, "ms", "0.298 ms"),
         (0, "", "0"),
         (150, "MB", "150 MB"),
+        (0.9996, "", "1.00"),
     ],
 )
 def test_numbers_for_people(value: float, unit: str, shown: str) -> None:
