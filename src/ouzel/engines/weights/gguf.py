@@ -4,22 +4,19 @@ It answers three questions before an engine is started: is this a GGUF at all, i
 and how much memory will a conversation need. It knows neither the catalogue nor downloads.
 
 Format: ggml's docs/gguf.md, versions 2 and 3, little-endian; the checks are those that llama.cpp
-makes when it opens a file (ggml/src/gguf.cpp). A header is input from a stranger: every count and
-length in it is bounded before it is believed, so that reading ends soon and small on any bytes.
+makes when it opens a file (ggml/src/gguf.cpp). A header is input from a stranger: `gguf_bytes`
+bounds how much of it is read, the limits below how many things it may hold.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from ouzel.core.errors import WeightsError
+from ouzel.engines.weights.gguf_bytes import MAX_HEADER_BYTES, SCALARS, Reader
 
-MAX_HEADER_BYTES = 128 * 2**20
-"""Headers of large vocabularies (260,000 tokens with merges) stay under 20 MiB."""
 MAX_PAIRS = 65_536
 MAX_TENSORS = 131_072
 MAX_STRINGS = 4_000_000
@@ -31,13 +28,10 @@ MAX_TEXT_BYTES = 2**20
 MAX_DIMENSIONS = 4
 MAX_INTEGER = 2**63 - 1
 
-_STRING, _ARRAY = 8, 9
-_SCALARS = {
-    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
-    12: "<d",
-}  # fmt: skip
-"""GGUF value type -> how `struct` spells it."""
+MAX_LAYERS = 65_536
 
+_STRING, _ARRAY = 8, 9
+_INTEGERS = (0, 1, 2, 3, 4, 5, 10, 11)
 _TENSOR_TYPES = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     9: (32, 40), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
@@ -113,7 +107,7 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
-            return _read(_Reader(file, path))
+            return _read(Reader(file, path))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -134,73 +128,10 @@ def check_complete(path: Path) -> Header:
     return header
 
 
-class _Reader:
-    """Little-endian values from a file, with a bound on how far it reads."""
-
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file = file
-        self._left = MAX_HEADER_BYTES
-        self.size = os.fstat(file.fileno()).st_size
-        self.path = path
-
-    def tell(self) -> int:
-        return MAX_HEADER_BYTES - self._left
-
-    def take(self, count: int) -> bytes:
-        self._spend(count)
-        data = self._file.read(count)
-        if len(data) != count:
-            raise self._ended()
-        return data
-
-    def skip(self, count: int) -> None:
-        if count <= 4096:  # cheaper than a seek, and vocabularies are many short strings
-            self.take(count)
-            return
-        self._spend(count)
-        self._file.seek(count, os.SEEK_CUR)
-        if self.tell() > self.size:
-            raise self._ended()
-
-    def number(self, kind: int) -> int | float | bool:
-        form = _SCALARS[kind]
-        value: int | float | bool = struct.unpack(form, self.take(struct.calcsize(form)))[0]
-        return value
-
-    def u32(self) -> int:
-        return int.from_bytes(self.take(4), "little")
-
-    def u64(self) -> int:
-        return int.from_bytes(self.take(8), "little")
-
-    def count(self, limit: int, what: str) -> int:
-        value = self.u64()
-        if value > limit:
-            raise self.damaged(f"it claims {value:,} {what}; {limit:,} is the most that is read")
-        return value
-
-    def text(self, limit: int, what: str) -> str:
-        return self.take(self.count(limit, f"bytes of {what}")).decode("utf-8", "replace")
-
-    def damaged(self, why: str) -> WeightsError:
-        return WeightsError(f"{self.path} is damaged, or no usable GGUF: {why}.")
-
-    def _spend(self, count: int) -> None:
-        if count > self._left:
-            raise self.damaged(f"its header is longer than {MAX_HEADER_BYTES:,} bytes")
-        self._left -= count
-
-    def _ended(self) -> WeightsError:
-        return WeightsError(
-            f"{self.path} was cut short: it has {self.size:,} bytes and ends before its tensors "
-            f"are listed. Download it again."
-        )
-
-
 _Value = int | float | bool | str | tuple[int, ...]
 
 
-def _read(reader: _Reader) -> Header:
+def _read(reader: Reader) -> Header:
     version = _read_version(reader)
     tensor_count = reader.count(MAX_TENSORS, "tensors")
     pair_count = reader.count(MAX_PAIRS, "metadata pairs")
@@ -217,7 +148,7 @@ def _read(reader: _Reader) -> Header:
     return _header(pairs, version, tensor_count, alignment, parameters, data_offset, data_bytes)
 
 
-def _read_version(reader: _Reader) -> int:
+def _read_version(reader: Reader) -> int:
     if reader.size < 4 or reader.take(4) != b"GGUF":  # an empty file is not "cut short"
         raise WeightsError(f"{reader.path} is not a GGUF file: it does not start with 'GGUF'.")
     version = reader.u32()
@@ -233,7 +164,7 @@ class _Pairs:
 
     _KEPT_ARRAYS = ("attention.head_count", "attention.head_count_kv")
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._values: dict[str, _Value] = {}
         self._seen: set[str] = set()
@@ -250,7 +181,7 @@ class _Pairs:
             self._read_string(key)
         elif kind == _ARRAY:
             self._read_array(key)
-        elif kind in _SCALARS:
+        elif kind in SCALARS:
             self._values[key] = reader.number(kind)
         else:
             raise reader.damaged(f"the metadata key {key[:80]!r} has the unknown type {kind}")
@@ -264,7 +195,7 @@ class _Pairs:
     def _read_array(self, key: str) -> None:
         reader = self._reader
         kind = reader.u32()
-        if kind != _STRING and kind not in _SCALARS:
+        if kind != _STRING and kind not in SCALARS:
             raise reader.damaged(f"the list {key[:80]!r} has elements of the unknown type {kind}")
         count = reader.count(MAX_HEADER_BYTES, f"elements of {key[:80]}")
         if kind == _STRING:
@@ -273,13 +204,12 @@ class _Pairs:
                 raise reader.damaged(f"its lists hold more than {MAX_STRINGS:,} strings")
             for _ in range(count):
                 reader.skip(reader.count(MAX_HEADER_BYTES, f"bytes of {key[:80]}"))
-        elif key.endswith(self._KEPT_ARRAYS) and kind in (4, 5):
-            if count > 65_536:
+        elif key.endswith(self._KEPT_ARRAYS) and kind in _INTEGERS:
+            if count > MAX_LAYERS:
                 raise reader.damaged(f"the list {key[:80]!r} has {count:,} elements")
-            form = "I" if kind == 4 else "i"
-            self._values[key] = struct.unpack(f"<{count}{form}", reader.take(4 * count))
+            self._values[key] = tuple(int(reader.number(kind)) for _ in range(count))
         else:
-            reader.skip(count * struct.calcsize(_SCALARS[kind]))
+            reader.skip(count * struct.calcsize(SCALARS[kind]))
 
     def has(self, key: str) -> bool:
         return key in self._seen
@@ -295,7 +225,7 @@ class _Pairs:
         return max(self.integers(key), default=None)
 
     def integers(self, key: str) -> tuple[int, ...]:
-        value = self._values.get(key, ())
+        value = self._values.get(key, "" if key in self._seen else ())
         found = value if isinstance(value, tuple) else (value,)
         for each in found:
             if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each <= 2**32:
@@ -303,7 +233,7 @@ class _Pairs:
         return tuple(int(each) for each in found)
 
 
-def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[int, int]:
+def _read_tensors(reader: Reader, count: int, alignment: int) -> tuple[int, int]:
     """All tensors' elements, and the bytes from the start of the data to the end of the last."""
     parameters = end = next_offset = 0
     contiguous = True
@@ -330,7 +260,7 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[int, int
     return parameters, end
 
 
-def _read_shape(reader: _Reader, name: bytes) -> tuple[int, int]:
+def _read_shape(reader: Reader, name: bytes) -> tuple[int, int]:
     """The tensor's elements in all and in one row."""
     dimensions = reader.u32()
     if dimensions > MAX_DIMENSIONS:
@@ -344,7 +274,7 @@ def _read_shape(reader: _Reader, name: bytes) -> tuple[int, int]:
     return elements, shape[0] if shape else 1
 
 
-def _tensor_bytes(reader: _Reader, name: bytes, kind: int, elements: int, row: int) -> int:
+def _tensor_bytes(reader: Reader, name: bytes, kind: int, elements: int, row: int) -> int:
     """Bytes of the tensor; 0 for a type that is not in the table (then sizes are lower bounds)."""
     if kind not in _TENSOR_TYPES:
         return 0
@@ -396,7 +326,7 @@ def _kv_heads(pairs: _Pairs, prefix: str, blocks: int | None) -> tuple[int, ...]
     found = pairs.integers(prefix + "attention.head_count_kv") or pairs.integers(
         prefix + "attention.head_count"
     )
-    if len(found) != 1 or not blocks or blocks > 65_536:
+    if len(found) != 1 or not blocks or blocks > MAX_LAYERS:
         return found
     interval = pairs.integer(prefix + "full_attention_interval") or 1
     return tuple(found[0] if (at + 1) % interval == 0 else 0 for at in range(blocks))

