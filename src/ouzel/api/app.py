@@ -40,7 +40,7 @@ def create_app(answers: Answers, metrics: Metrics, settings: ApiSettings) -> ASG
     server = ServerEndpoints(answers, metrics)
     chat = ChatEndpoints(answers, exchange)
     responses = ResponsesEndpoints(answers, exchange)
-    one = "/v1/responses/{response_id}"
+    one = "/v1/responses/{id}"
     router = Router(
         routes=[
             Route("/v1/chat/completions", chat.create, methods=["POST"]),

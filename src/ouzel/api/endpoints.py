@@ -6,6 +6,7 @@ It knows no endpoint and no protocol.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ouzel.answer import Answer
-from ouzel.api import failures, reading, writing
+from ouzel.api import failures, read_query, reading, writing
+from ouzel.api.read_errors import literal, unknown
 from ouzel.api.sse import until_disconnect
-from ouzel.core.errors import RequestError, TooLarge
+from ouzel.core.errors import NotFound, RequestError, TooLarge
 from ouzel.core.events import Failure
 
 OWNER = "local"
@@ -30,7 +32,22 @@ _BIG_BODY = 256 * 1024
 """Bytes from which a body is read in a thread: 25 MB of tiny parts take some seconds, in which
 nobody else must wait."""
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
+"""What an id may look like that is looked up and logged."""
+
 T = TypeVar("T")
+
+
+class BodyTimeout(RequestError):
+    """The body did not come in time."""
+
+    status = 408
+
+
+class UnsupportedEncoding(RequestError):
+    """The body is compressed."""
+
+    status = 415
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +67,33 @@ class Exchange:
 
         Raises:
             TooLarge: it has more bytes than allowed.
-            RequestError: it did not come in time, is no JSON object, or is not to the reader's
-                liking.
+            BodyTimeout: it did not come in time.
+            UnsupportedEncoding: it is compressed.
+            RequestError: the query is not empty, the body is no JSON object, or is not to the
+                reader's liking.
         """
+        read_query.read_nothing(query(request))
         raw = await self._body(request)
         if len(raw) <= _BIG_BODY:
             return reader(reading.decode_body(raw))
         return await asyncio.to_thread(lambda: reader(reading.decode_body(raw)))
 
+    async def nothing(self, request: Request) -> None:
+        """Take a body with nothing in it: no byte, or an empty object. Raises as `read`."""
+        read_query.read_nothing(query(request))
+        raw = await self._body(request)
+        if raw.strip():
+            for name in reading.decode_body(raw):
+                raise unknown((name,))
+
     async def _body(self, request: Request) -> bytes:
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise UnsupportedEncoding(
+                f"A body with content-encoding {literal(encoding)} is not read here; send it as "
+                "it is.",
+                code="unsupported_content_encoding",
+            )
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self.max_body:
             raise self._too_large()
@@ -72,7 +107,7 @@ class Exchange:
                         raise self._too_large()
                     pieces.append(piece)
         except TimeoutError as error:
-            raise RequestError(
+            raise BodyTimeout(
                 f"The request body did not arrive within {_BODY_WITHIN:.0f} seconds.",
                 code="request_timeout",
             ) from error
@@ -116,15 +151,19 @@ def failed(failure: Failure) -> Response:
     return Response(writing.encode(body), status, headers, "application/json")
 
 
-def only_query(request: Request, *known: str) -> dict[str, str]:
-    """The query's values by name.
+def query(request: Request) -> list[tuple[str, str]]:
+    """The query's decoded names and values, in order."""
+    pairs: list[tuple[str, str]] = request.query_params.multi_items()
+    return pairs
+
+
+def path_id(request: Request, kind: str) -> str:
+    """The id in the path.
 
     Raises:
-        RequestError: there is a name that this endpoint does not know.
+        NotFound: nothing can have such an id; `kind` says what was looked for.
     """
-    for name in request.query_params:
-        if name.removesuffix("[]") not in known:
-            raise RequestError(
-                f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter"
-            )
-    return dict(request.query_params)
+    found: str = request.path_params["id"]
+    if not _ID.fullmatch(found):
+        raise NotFound(f"{kind} with id {literal(found)} not found.", code="not_found")
+    return found

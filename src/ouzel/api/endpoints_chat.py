@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from ouzel.api.endpoints import OWNER, Exchange, as_json, failed, watched
 from ouzel.api.sse import EventStream
 from ouzel.core.events import Delta, Event, RunFinished
 from ouzel.core.request import Request as Asked
+from ouzel.core.runs import Run
 
 
 class ChatEndpoints:
@@ -31,12 +33,14 @@ class ChatEndpoints:
             return await self._stream(request, asked, answers)
         try:
             async with watched(request, answers):
-                runs = [await answer.whole() for answer in answers]
+                runs: list[Run] = []
+                for answer in answers:
+                    run = await answer.whole()
+                    if run.failure is not None:
+                        return failed(run.failure)
+                    runs.append(run)
         finally:
             await _close(answers)
-        for run in runs:
-            if run.failure is not None:
-                return failed(run.failure)
         return as_json(write_chat.completion(runs))
 
     async def _open(self, asked: Asked, n: int) -> list[Answer]:
@@ -60,6 +64,11 @@ class ChatEndpoints:
         """
         batches = merged([answer.batches(self._exchange.keep_alive) for answer in answers])
         early: list[tuple[int, Sequence[Event]]] = []
+
+        async def close() -> None:
+            await batches.aclose()
+            await _close(answers)
+
         try:
             async with watched(request, answers):
                 async for index, events in batches:
@@ -69,15 +78,15 @@ class ChatEndpoints:
             last = early[-1][1]
             end = last[-1] if last else None
             if isinstance(end, RunFinished) and end.failure and not _spoke(early):
-                await _close(answers)
+                await close()
                 return failed(end.failure)
         except BaseException:
-            await _close(answers)
+            await close()
             raise
         return EventStream(
             _chunks(asked, answers, early, batches),
             gone=lambda: _cancel(answers),
-            close=lambda: _close(answers),
+            close=close,
         )
 
 
@@ -85,7 +94,7 @@ async def _chunks(
     asked: read_chat.ChatRequest,
     answers: Sequence[Answer],
     early: Sequence[tuple[int, Sequence[Event]]],
-    batches: AsyncIterator[tuple[int, Sequence[Event]]],
+    batches: AsyncGenerator[tuple[int, Sequence[Event]]],
 ) -> AsyncGenerator[bytes | None, None]:
     run = answers[0].run
     stream = write_chat.ChatStream(
@@ -99,16 +108,17 @@ async def _chunks(
 
 
 async def merged(
-    sources: Sequence[AsyncIterator[Sequence[Event]]],
+    sources: Sequence[AsyncGenerator[Sequence[Event], None]],
 ) -> AsyncGenerator[tuple[int, Sequence[Event]], None]:
     """The batches of several answers as they come, each with the index of its answer."""
     if len(sources) == 1:
-        async for events in sources[0]:
-            yield 0, events
+        async with aclosing(sources[0]) as only:
+            async for events in only:
+                yield 0, events
         return
     queue: asyncio.Queue[tuple[int, Sequence[Event]] | None] = asyncio.Queue()
 
-    async def drain(index: int, source: AsyncIterator[Sequence[Event]]) -> None:
+    async def drain(index: int, source: AsyncGenerator[Sequence[Event], None]) -> None:
         try:
             async for events in source:
                 queue.put_nowait((index, events))
@@ -129,6 +139,7 @@ async def merged(
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _choice(asked: Asked, choice: int) -> Asked:
@@ -136,7 +147,8 @@ def _choice(asked: Asked, choice: int) -> Asked:
     seed = asked.sampling.seed
     if seed is None or choice == 0:
         return asked
-    return replace(asked, sampling=replace(asked.sampling, seed=seed + choice))
+    seed = (seed + choice + 2**63) % 2**64 - 2**63  # stays in the range that seeds have
+    return replace(asked, sampling=replace(asked.sampling, seed=seed))
 
 
 def _spoke(batches: Sequence[tuple[int, Sequence[Event]]]) -> bool:

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from ouzel import __version__
 from ouzel.answer import Answers
-from ouzel.api import write_models
-from ouzel.api.endpoints import as_json
+from ouzel.api import read_query, write_models
+from ouzel.api.endpoints import as_json, query
 from ouzel.api.metrics import Metrics
 
 
@@ -22,10 +22,12 @@ class ServerEndpoints:
         self._metrics = metrics
 
     async def models(self, request: Request) -> Response:
+        read_query.read_nothing(query(request))
         info = self._answers.engine.info
         return as_json(write_models.models(info, self._answers.aliases))
 
     async def model(self, request: Request) -> Response:
+        read_query.read_nothing(query(request))
         name = request.path_params["model"]
         self._answers.resolve(name)
         return as_json(write_models.model(self._answers.engine.info, name))

@@ -22,6 +22,8 @@ from ouzel.core.items import new_id
 
 _log = logging.getLogger(__name__)
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_ONCE = (b"authorization", b"content-encoding", b"content-type", b"host", b"origin")
+"""Headers of which a second one would be obeyed by nobody, or by somebody else."""
 
 
 class Forbidden(RequestError):
@@ -73,7 +75,7 @@ class Envelope:
             if not isinstance(error, OuzelError | HTTPException):
                 _log.error("request %s failed", request_id, exc_info=error)
             elif not isinstance(error, RequestError | HTTPException):
-                _log.warning("request %s: %s", request_id, error.message)
+                _log.warning("request %s: %s", request_id, _on_one_line(error.message))
             if status:
                 raise
             await _answer(error, request_id, sending)
@@ -86,6 +88,8 @@ class Envelope:
 
     def _guard(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            _check_once([name for name, _ in scope["headers"]])
         if self._key is None:
             _check_local(headers)
             return
@@ -100,6 +104,19 @@ class Envelope:
             )
         if not hmac.compare_digest(token.strip(), self._key):
             raise Unauthorized("Incorrect API key provided.", code="invalid_api_key")
+
+
+def _on_one_line(text: str) -> str:
+    """The text as one line of the log; an engine or a driver may have its say in it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _check_once(names: list[bytes]) -> None:
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise RequestError(
+                f"The header '{name.decode()}' was sent more than once.", code="duplicate_header"
+            )
 
 
 def _check_local(headers: dict[bytes, bytes]) -> None:
@@ -123,7 +140,9 @@ def _check_local(headers: dict[bytes, bytes]) -> None:
 def _is_loopback(authority: str) -> bool:
     name = authority.rsplit("@", 1)[-1]
     if name.startswith("["):
-        name = name[1:].partition("]")[0]
+        name, _, port = name[1:].partition("]")
+        if port and not port.startswith(":"):
+            return False
     elif name.count(":") == 1:
         name = name.partition(":")[0]
     if name.lower() == "localhost":

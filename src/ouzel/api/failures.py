@@ -85,6 +85,8 @@ def _request_error(error: RequestError) -> Answered:
         headers = _retry_after(error.retry_after)
     elif isinstance(error, Unauthorized):
         headers = {"www-authenticate": "Bearer"}
+    elif error.status == 408:
+        headers = {"connection": "close"}  # the rest of the body would be in the way
     written = body(error.status, error.message, param=error.param, code=error.code, kind=error.kind)
     return error.status, written, headers
 

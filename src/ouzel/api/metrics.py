@@ -12,6 +12,7 @@ from ouzel.core.contracts import Engine
 from ouzel.core.runs import Run
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 60, 120, 300)
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})
 _STATES = ("starting", "ready", "restarting", "failed", "stopped")
 
 
@@ -64,6 +65,7 @@ class Metrics:
 
     def exchange(self, method: str, route: str, status: int, seconds: float) -> None:
         """An HTTP exchange has ended; status 499 means that the client went away first."""
+        method = method if method in _METHODS else "other"
         self._exchanges.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 

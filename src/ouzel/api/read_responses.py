@@ -7,7 +7,7 @@ nothing of what is done with a request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,15 @@ def read_input_tokens(body: dict[str, Any]) -> Request:
         RequestError: with `param` and `code`, for the first thing that is wrong.
     """
     return _request(_COUNT_BODY(body, ()), store=False, sampling=Sampling())
+
+
+def read_include(values: Sequence[str]) -> None:
+    """Check the `include` of a query: what it asks for is there in any case, or is refused.
+
+    Raises:
+        RequestError: with `param` and `code`.
+    """
+    _LATER["include"](list(values), ("include",))
 
 
 def _request(given: Mapping[str, Any], store: bool, sampling: Sampling) -> Request:

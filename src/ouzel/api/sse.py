@@ -6,18 +6,19 @@ It moves bytes and knows no protocol: what is in the chunks is the writers' busi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 KEEP_ALIVE = b": keep-alive\n\n"
-_SEND_WITHIN = 120.0
-"""Seconds that a client may take to read what one chunk needs; one that takes longer is gone."""
 
 
 class EventStream(Response):
     """Streams chunks as they come.
+
+    A client that does not read is waited for; the connection ends the wait (`connection.py`).
 
     Args:
         chunks: bytes of whole events; None becomes a comment that keeps proxies awake.
@@ -29,7 +30,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        chunks: AsyncIterator[bytes | None],
+        chunks: AsyncGenerator[bytes | None, None],
         gone: Callable[[], None],
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -44,20 +45,12 @@ class EventStream(Response):
         watch.add_done_callback(lambda task: None if task.cancelled() else self._gone())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for chunk in self._chunks:
-                if chunk == b"":
-                    continue
-                async with asyncio.timeout(_SEND_WITHIN):
-                    await send(
-                        {
-                            "type": "http.response.body",
-                            "body": chunk or KEEP_ALIVE,
-                            "more_body": True,
-                        }
-                    )
+            async with aclosing(self._chunks) as chunks:
+                async for chunk in chunks:
+                    if chunk != b"":
+                        body = KEEP_ALIVE if chunk is None else chunk
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except TimeoutError:
-            self._gone()
         finally:
             watch.cancel()
             await self._close()

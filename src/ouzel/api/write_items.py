@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from ouzel.api.read_errors import literal
 from ouzel.api.writing import logprobs
 from ouzel.core.errors import RequestError
 from ouzel.core.events import Channel
@@ -86,7 +87,9 @@ def page(
         ids = [entry.id for entry in ordered]
         if after not in ids:
             raise RequestError(
-                f"No item with id '{after}' in this list.", param="after", code="invalid_value"
+                f"No item with id {literal(after)} in this list.",
+                param="after",
+                code="invalid_value",
             )
         start = ids.index(after) + 1
     chosen = ordered[start : start + limit]
