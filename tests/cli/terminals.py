@@ -89,9 +89,22 @@ class Terminal:
         """Press keys; `\\x03` is Ctrl-C, `\\x04` Ctrl-D."""
         os.write(self._mine, text.encode())
 
-    def expect(self, pattern: str) -> re.Match[str]:
+    def interrupt(self, pattern: str) -> None:
+        """Press Ctrl-C until the pattern shows up.
+
+        Once may be too few: Python's readline notices a signal only while it waits for a key, not
+        while it still draws the last one. Whoever types sees that and presses again.
+        """
+        for _ in range(20):
+            self.type("\x03")
+            with contextlib.suppress(AssertionError):
+                self.expect(pattern, within=2.0)
+                return
+        raise AssertionError(f"Ctrl-C did not bring {pattern!r}; seen: {self.seen[-2000:]!r}")
+
+    def expect(self, pattern: str, within: float = PATIENCE) -> re.Match[str]:
         """Wait until the pattern shows up after what was expected before."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + within
         while True:
             found = re.compile(pattern).search(self.seen, self._from)
             if found:

@@ -61,11 +61,13 @@ def harmless(text: str) -> str:
 
 def size(count: float) -> str:
     """Bytes for people, in powers of 1000 as disks are sold: `1.1 GB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+    if round(count) < 1000:
+        return f"{count:.0f} B"
+    if round(count / 1e3) < 1000:
+        return f"{count / 1e3:.0f} kB"
+    if round(count / 1e6, 1) < 1000:
+        return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e9:.1f} GB"
 
 
 def duration(seconds: float) -> str:
