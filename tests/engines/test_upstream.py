@@ -30,7 +30,13 @@ from ouzel.core.errors import (
 )
 from ouzel.core.request import Sampling
 from ouzel.core.turns import EngineDelta, TextDelta, Turn, TurnDone, TurnMessage, Usage
+from ouzel.engines import upstream
 from ouzel.engines.upstream_sse import MAX_EVENT
+
+BODY = [event(json.dumps(chunk({"content": w}))) for w in ("a", "b")]
+END = event(json.dumps(chunk({}, "stop")))
+COUNTS = event(json.dumps({"choices": [], "usage": {"prompt_tokens": 6, "completion_tokens": 2}}))
+DONE = b"data: [DONE]\n\n"
 
 # --- turns ----------------------------------------------------------------------------------
 
@@ -65,11 +71,23 @@ async def test_connections_are_used_again() -> None:
         assert len(set(fake.peers)) == 1
 
 
+async def test_a_connection_whose_end_comes_a_little_later_is_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream, "SETTLE", 10.0)  # however slow this machine is
+    async with serving() as fake, engine_for(fake) as engine:
+        fake.peers.clear()
+        fake.faults += [raw(*BODY, END, COUNTS, DONE, 0.1)] * 2
+        await take(engine)
+        await take(engine)
+        assert len(set(fake.peers)) == 1
+
+
 async def test_a_kept_connection_that_died_costs_no_retry() -> None:
     async with serving() as fake, engine_for(fake, retries=0) as engine:
+        fake.pace = 0.02  # all at once, so that several connections are kept
         await asyncio.gather(*(take(engine) for _ in range(4)))
-        fake.hangs_up = True
-        assert len({*fake.peers}) == 4
+        fake.hangs_up, fake.pace = True, 0.0
         assert words(await take(engine)) == "".join(WORDS)
         assert await engine.count_tokens(HELLO) == 6
 
@@ -114,11 +132,6 @@ async def test_a_very_long_prompt_is_sent() -> None:
 
 
 # --- broken answers -------------------------------------------------------------------------
-
-BODY = [event(json.dumps(chunk({"content": w}))) for w in ("a", "b")]
-END = event(json.dumps(chunk({}, "stop")))
-COUNTS = event(json.dumps({"choices": [], "usage": {"prompt_tokens": 6, "completion_tokens": 2}}))
-DONE = b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +183,7 @@ async def test_a_break_in_the_middle_is_a_death_and_nothing_is_said_twice(fault:
         [b"".join([*BODY, END, COUNTS, DONE])[i : i + 7] for i in range(0, 700, 7)],
         [b"".join([*BODY, END, COUNTS, DONE]).replace(b"\n", b"\r\n")],
         [*BODY, END, COUNTS, 30.0],
+        [*BODY, END, COUNTS, *[b": ping\n\n", 0.05] * 600],
         [*BODY, END, COUNTS, DONE, 30.0],
     ],
     ids=[
@@ -180,6 +194,7 @@ async def test_a_break_in_the_middle_is_a_death_and_nothing_is_said_twice(fault:
         "little pieces",
         "CRLF",
         "open",
+        "pings for ever",
         "open after DONE",
     ],
 )

@@ -58,8 +58,10 @@ async def test_silence_before_the_first_word(fault: Any) -> None:
     [only(3, then=30), raw(WORD, *[b": ping\n\n", 0.1] * 300)],
     ids=["silent", "only pings"],
 )
-async def test_silence_in_the_middle(fault: Any) -> None:
-    async with serving() as fake, engine_for(fake, timeouts=QUICK) as engine:
+@pytest.mark.parametrize("first", [QUICK.first_token, 600.0])
+async def test_silence_in_the_middle(fault: Any, first: float) -> None:
+    limits = Timeouts(connect=2.0, first_token=first, idle=QUICK.idle)
+    async with serving() as fake, engine_for(fake, timeouts=limits) as engine:
         fake.faults.append(fault)
         with pytest.raises(EngineDied, match="silent"):
             await take(engine)

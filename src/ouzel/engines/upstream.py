@@ -178,7 +178,7 @@ class UpstreamEngine:
         while True:
             reader = TurnReader(turn.sampling.top_logprobs, self._client.secret)
             exchange = None
-            said = False
+            said = ended = False
             try:
                 exchange = await self._client.exchange(body)
                 self._found()
@@ -199,7 +199,8 @@ class UpstreamEngine:
                         raise reader.failure
                     if not data:
                         break
-                    if reader.reason is not None:
+                    if reader.reason is not None and not ended:
+                        ended = True
                         exchange.moved(min(LINGER, self._timeouts.idle))
                 await exchange.drain(SETTLE)
                 break
@@ -302,7 +303,7 @@ class UpstreamEngine:
         self._tokenizer = Tokenizer(self._client, listed.id, patience)
         window, source = self._window, "setting"
         if window is None:
-            window, source = await find_window(self._client, listed, patience)
+            window, source = await find_window(self._client, listed, self._brief(), patience)
         capabilities = self._capabilities
         if capabilities is None:
             capabilities = await Prober(self._client, listed.id, patience).capabilities()

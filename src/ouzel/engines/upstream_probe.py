@@ -95,11 +95,14 @@ async def find_model(client: Client, wanted: str | None, within: float) -> Liste
     raise EngineError(f"{client.root} does not serve '{wanted}'; engine_model can be: {names}.")
 
 
-async def find_window(client: Client, model: Listed, within: float) -> tuple[int, str]:
+async def find_window(
+    client: Client, model: Listed, within: float, loading: float
+) -> tuple[int, str]:
     """Tokens that one request may use, and where that is from.
 
     Args:
-        within: seconds for each question; Ollama may load the model for one.
+        within: seconds for each question.
+        loading: seconds for loading the model, which Ollama has to do before it can say.
 
     Raises:
         EngineError: the server does not say.
@@ -115,7 +118,7 @@ async def find_window(client: Client, model: Listed, within: float) -> tuple[int
             return window, "/v1/models"
     if window := _positive(await _slot_window(client, within)):  # older llama-server
         return window, "/props"
-    if window := _positive(await _ollama_window(client, model.id, within)):
+    if window := _positive(await _ollama_window(client, model.id, within, loading)):
         return window, "/api/ps"
     raise EngineError(
         f"{client.root} does not say how large the context window of '{model.id}' is: set "
@@ -128,7 +131,7 @@ async def _slot_window(client: Client, within: float) -> object:
     return settings.get("n_ctx") if isinstance(settings, dict) else None
 
 
-async def _ollama_window(client: Client, model: str, within: float) -> object:
+async def _ollama_window(client: Client, model: str, within: float, loading: float) -> object:
     """What the loaded model really has. What /api/show tells is what the weights were trained
     for, many times more than Ollama gives them; beyond what it gives, it may drop the middle of a
     prompt without a word. So the model is loaded if it is not, which an empty prompt does."""
@@ -136,7 +139,7 @@ async def _ollama_window(client: Client, model: str, within: float) -> object:
     if running is None:
         return None
     if not running:
-        await client.call("/api/generate", {"model": model, "stream": False}, within=within)
+        await client.call("/api/generate", {"model": model, "stream": False}, within=loading)
         running = await _running(client, model, within) or {}
     if (window := running.get("context_length")) is not None:
         return window
