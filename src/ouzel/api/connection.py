@@ -126,6 +126,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise httptools.HttpParserError("the parser takes 0.9 and 2.0, too")
         if self.parser.should_upgrade():
             self.scope["method"] = self.parser.get_method().decode("ascii")
             return
@@ -193,6 +195,7 @@ def _error(status: int, message: str, code: str) -> bytes:
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         b"x-request-id: " + new_id("req").encode(),
+        b"openai-processing-ms: 0",
         b"connection: close",
     )
     return STATUS_LINE[status] + b"\r\n".join(headers) + b"\r\n\r\n" + body

@@ -1,0 +1,452 @@
+"""Requests that no well-meaning client sends, each with the one answer that it deserves.
+
+Each row is a request as bytes, and status, `param` and `code` of the answer. All go to one
+server, one after the other, so what one of them breaks the next would notice.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from hostile_kit import Background, background, connect, exchange, read_reply, request
+
+from doubles import scripted
+from wire import checks
+
+RESPONSES, CHAT = "/v1/responses", "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "o4-mini", "input": "hi"}
+TELL: dict[str, Any] = {"model": "o4-mini", "messages": [{"role": "user", "content": "hi"}]}
+SOMEWHERE = "/v1/responses/resp_0000"
+
+
+class Bad(NamedTuple):
+    """A request and the error that answers it."""
+
+    name: str
+    data: bytes
+    code: str
+    param: str | None = None
+    status: int = 400
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Background]:
+    with background(scripted(window=2000), tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+def refuse(server: Background, bad: Bad, method: str = "POST") -> None:
+    reply = exchange(server.port, bad.data, method)
+    found = checks.check_error(reply.body)["error"]
+    assert (reply.status, found["param"], found["code"]) == (bad.status, bad.param, bad.code), found
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert int(reply.headers["openai-processing-ms"]) >= 0
+    assert reply.headers["content-type"] == "application/json"
+    assert len(reply.body) < 2000, "an error that repeats what it was sent"
+
+
+def body(name: str, raw: bytes, code: str = "invalid_json", path: str = RESPONSES) -> Bad:
+    return Bad(f"{path}: {name}", request(path, raw), code)
+
+
+def nested(levels: int) -> bytes:
+    return b'{"model": "o4-mini", "input": ' + b"[" * levels + b"]" * levels + b"}"
+
+
+def number(field: str, digits: bytes, code: str, param: str | None = None) -> Bad:
+    raw = b'{"model": "o4-mini", "input": "hi", "%b": %b}' % (field.encode(), digits)
+    return Bad(f"{field} {digits[:12].decode()}", request(RESPONSES, raw), code, param)
+
+
+BODIES = [
+    bad
+    for path in (RESPONSES, CHAT, "/v1/responses/input_tokens")
+    for bad in (
+        body("nothing", b"", path=path),
+        body("white space", b" \n\t", path=path),
+        body("words", b"hello", path=path),
+        body("a form", b"model=o4-mini&input=hi", path=path),
+        body("cut off", b'{"model": "o4-mini", "in', path=path),
+        body("two of them", b"{} {}", path=path),
+        body("an array", b"[]", "invalid_type", path),
+        body("null", b"null", "invalid_type", path),
+        body("a string", b'"{}"', "invalid_type", path),
+        body("a byte order mark", b"\xef\xbb\xbf{}", path=path),
+        body("UTF-16", '{"model": "o4-mini"}'.encode("utf-16"), path=path),
+        body("broken UTF-8", b'{"model": "o4-mini", "input": "\xff\xfe"}', path=path),
+        body("overlong UTF-8", b'{"model": "o4-mini", "input": "\xc0\xaf"}', path=path),
+        body("half a character, escaped", b'{"model": "\\ud83d"}', path=path),
+        body("half a character, raw", b'{"model": "\xed\xa0\xbd"}', path=path),
+        body("half a character as a key", b'{"\\udead": 1}', path=path),
+        body("a raw line feed in a string", b'{"model": "o4\nmini"}', path=path),
+        body("200 levels", nested(200), path=path),
+        body("a million levels", nested(1_000_000), path=path),
+        body("open brackets only", b"[" * 200_000, path=path),
+        body("not a number", b'{"model": NaN}', path=path),
+        body("infinity", b'{"model": -Infinity}', path=path),
+        body("1e400", b'{"model": 1e400}', path=path),
+        body("5,000 digits", b'{"model": ' + b"7" * 5000 + b"}", path=path),
+    )
+]
+
+NUMBERS = [
+    number("max_output_tokens", b"0", "integer_below_min_value", "max_output_tokens"),
+    number("max_output_tokens", b"15", "integer_below_min_value", "max_output_tokens"),
+    number("max_output_tokens", b"-1", "integer_below_min_value", "max_output_tokens"),
+    number("max_output_tokens", b"64.0", "invalid_type", "max_output_tokens"),
+    number("max_output_tokens", b"true", "invalid_type", "max_output_tokens"),
+    number("max_output_tokens", b"2147483648", "integer_above_max_value", "max_output_tokens"),
+    number("max_output_tokens", b"%d" % 2**64, "integer_above_max_value", "max_output_tokens"),
+    number("max_output_tokens", b"-%d" % 2**70, "integer_below_min_value", "max_output_tokens"),
+    number("max_output_tokens", b"1e3", "invalid_type", "max_output_tokens"),
+    number("temperature", b"2.0000001", "decimal_above_max_value", "temperature"),
+    number("temperature", b"-1e-300", "decimal_below_min_value", "temperature"),
+    number("temperature", b"1e308", "decimal_above_max_value", "temperature"),
+    number("temperature", b"1" * 300, "decimal_above_max_value", "temperature"),
+    number("temperature", b'"1"', "invalid_type", "temperature"),
+    number("temperature", b"-1e400", "invalid_json"),
+    number("top_p", b"1.5", "decimal_above_max_value", "top_p"),
+    number("top_logprobs", b"21", "integer_above_max_value", "top_logprobs"),
+    number("top_logprobs", b"-1", "integer_below_min_value", "top_logprobs"),
+    number("presence_penalty", b"-2.5", "decimal_below_min_value", "presence_penalty"),
+    number("frequency_penalty", b"[1]", "invalid_type", "frequency_penalty"),
+]
+
+
+def ask(code: str, param: str | None, status: int = 400, **fields: Any) -> Bad:
+    name = json.dumps(fields)[:40]
+    return Bad(f"responses {name}", request(RESPONSES, ASK | fields), code, param, status)
+
+
+def without(path: str, whole: dict[str, Any], field: str) -> Bad:
+    rest = {name: value for name, value in whole.items() if name != field}
+    return Bad(f"{path}: no {field}", request(path, rest), "missing_required_parameter", field)
+
+
+def items(code: str, param: str, *given: Any) -> Bad:
+    return ask(code, param, input=list(given))
+
+
+MESSAGE = {"role": "user", "content": "hi"}
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+ASKED = [
+    without(RESPONSES, ASK, "model"),
+    without(RESPONSES, ASK, "input"),
+    ask("model_not_found", "model", 404, model="gpt-9"),
+    ask("model_not_found", "model", 404, model="../../etc/passwd"),
+    ask("model_not_found", "model", 404, model="O4-MINI"),
+    ask("invalid_type", "model", model=None),
+    ask("invalid_type", "model", model=["o4-mini"]),
+    ask("empty_string", "model", model=""),
+    ask("string_above_max_length", "model", model="m" * 513),
+    ask("invalid_value", "model", model="o4-mini\0"),
+    ask("empty_string", "input", input=""),
+    ask("empty_array", "input", input=[]),
+    ask("invalid_type", "input", input=7),
+    ask("invalid_type", "input", input={"role": "user"}),
+    ask("string_above_max_length", "input", input="x" * 10_485_761),
+    ask("context_length_exceeded", "input", input="word " * 2001),
+    ask("context_length_exceeded", "input", input="hi", instructions="word " * 2001),
+    ask("array_above_max_length", "input", input=[MESSAGE] * 8193),
+    items("invalid_type", "input[0]", "hi"),
+    items("invalid_type", "input[1]", MESSAGE, []),
+    items("missing_required_parameter", "input[0].role", {"content": "hi"}),
+    items("missing_required_parameter", "input[0].content", {"role": "user"}),
+    items("invalid_value", "input[0].role", {"role": "root", "content": "hi"}),
+    items("invalid_type", "input[0].role", {"role": 1, "content": "hi"}),
+    items("invalid_type", "input[0].content", {"role": "user", "content": 1}),
+    items("unsupported_parameter", "input[0].content[0].type", MESSAGE | {"content": [PICTURE]}),
+    items("invalid_value", "input[0].content[0].type", MESSAGE | {"content": [{"type": "x"}]}),
+    items("unknown_parameter", "input[0].colour", MESSAGE | {"colour": "red"}),
+    items("unsupported_parameter", "input[0].type", {"type": "function_call"}),
+    items("unsupported_parameter", "input[0].type", {"id": "msg_1"}),
+    items("invalid_value", "input[0].type", {"type": "teleport"}),
+    items("invalid_value", "input[1].id", MESSAGE | {"id": "a"}, MESSAGE | {"id": "a"}),
+    ask("unknown_parameter", "colour", colour=None),
+    ask("unknown_parameter", "n", n=1),
+    ask("unknown_parameter", "k" * 64 + "…", **{"k" * 5000: 1}),
+    ask("unknown_parameter", "text.colour", text={"colour": 1}),
+    ask("invalid_type", "stream", stream="yes"),
+    ask("invalid_type", "store", store=1),
+    ask("invalid_type", "instructions", instructions=["be kind"]),
+    ask("invalid_value", "service_tier", service_tier="gold"),
+    ask("invalid_type", "metadata", metadata=[]),
+    ask("invalid_type", "metadata.a", metadata={"a": 1}),
+    ask("object_above_max_properties", "metadata", metadata={str(n): "" for n in range(17)}),
+    ask("string_above_max_length", "metadata", metadata={"k" * 65: ""}),
+    ask("string_above_max_length", "metadata.a", metadata={"a": "v" * 513}),
+    ask("unsupported_parameter", "tools", tools=[{"type": "function", "name": "f"}]),
+    ask("unsupported_parameter", "background", background=True),
+    ask("unsupported_parameter", "reasoning", reasoning={"effort": "high"}),
+    ask("unsupported_parameter", "text.format.type", text={"format": {"type": "json_object"}}),
+    ask("unsupported_parameter", "conversation", conversation="conv_1"),
+    ask("unsupported_parameter", "truncation", truncation="auto"),
+    ask("unsupported_parameter", "include[0]", include=["reasoning.encrypted_content"]),
+    ask("invalid_value", "include[0]", include=["everything"]),
+    ask("empty_string", "previous_response_id", previous_response_id=""),
+    ask("invalid_type", "previous_response_id", previous_response_id=5),
+    ask("invalid_value", "previous_response_id", previous_response_id="resp_\0"),
+    ask("string_above_max_length", "previous_response_id", previous_response_id="r" * 257),
+    *(
+        ask("previous_response_not_found", "previous_response_id", previous_response_id=odd)
+        for odd in ("resp_0000", "../resp", "%00", "' OR 1=1 --", "resp_\r\nx: y", "é" * 80)
+    ),
+]
+
+
+def tell(code: str, param: str | None, **fields: Any) -> Bad:
+    return Bad(f"chat {json.dumps(fields)[:40]}", request(CHAT, TELL | fields), code, param)
+
+
+def said(code: str, param: str, **message: Any) -> Bad:
+    return tell(code, param, messages=[message])
+
+
+TOLD = [
+    without(CHAT, TELL, "model"),
+    without(CHAT, TELL, "messages"),
+    tell("empty_array", "messages", messages=[]),
+    tell("invalid_type", "messages", messages="hi"),
+    tell("invalid_type", "messages[0]", messages=["hi"]),
+    tell("array_above_max_length", "messages", messages=[MESSAGE] * 8193),
+    tell("context_length_exceeded", "messages", messages=[MESSAGE | {"content": "word " * 2001}]),
+    said("missing_required_parameter", "messages[0].role", content="hi"),
+    said("invalid_value", "messages[0].role", role="root", content="hi"),
+    said("unsupported_parameter", "messages[0].role", role="tool", content="hi"),
+    said("invalid_type", "messages[0].content", role="user", content=None),
+    said("empty_array", "messages[0].content", role="user", content=[]),
+    said("invalid_value", "messages[0].name", role="user", content="hi", name="a b"),
+    said(
+        "unsupported_parameter",
+        "messages[0].content[0].type",
+        role="user",
+        content=[{"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}],
+    ),
+    tell("integer_below_min_value", "n", n=0),
+    tell("integer_above_max_value", "n", n=9),
+    tell("integer_above_max_value", "n", n=2**63),
+    tell("invalid_type", "n", n=True),
+    tell("array_above_max_length", "stop", stop=["a", "b", "c", "d", "e"]),
+    tell("empty_array", "stop", stop=[]),
+    tell("empty_string", "stop[0]", stop=[""]),
+    tell("invalid_type", "stop[1]", stop=["a", None]),
+    tell("string_above_max_length", "stop", stop="s" * 1025),
+    tell("integer_above_max_value", "seed", seed=2**63),
+    tell("invalid_type", "seed", seed=1.5),
+    tell("invalid_value", "logit_bias", logit_bias={"x": 1}),
+    tell("decimal_above_max_value", "logit_bias.1", logit_bias={"1": 101}),
+    tell("unsupported_parameter", "logit_bias", logit_bias={"1": 5}),
+    tell("invalid_parameter_combination", "top_logprobs", top_logprobs=3),
+    tell("invalid_parameter_combination", "stream_options", stream_options={"include_usage": True}),
+    tell("invalid_parameter_combination", "max_tokens", max_tokens=9, max_completion_tokens=9),
+    tell("integer_below_min_value", "max_tokens", max_tokens=0),
+    tell("unsupported_parameter", "response_format.type", response_format={"type": "json_object"}),
+    tell("invalid_type", "response_format", response_format="json"),
+    tell("unsupported_parameter", "store", store=True),
+    tell("unsupported_parameter", "functions", functions=[{"name": "f"}]),
+    tell("unknown_parameter", "input", input="hi"),
+]
+
+
+def url(
+    target: str, code: str, param: str | None = None, status: int = 404, method: str = "GET"
+) -> Bad:
+    return Bad(f"{method} {target[:50]!r}", request(target, method=method), code, param, status)
+
+
+PATHS = [
+    url("/v1/responses/%00", "not_found"),
+    url("/v1/responses/..", "not_found"),
+    url("/v1/responses/%2e%2e", "not_found"),
+    url("/v1/responses/..%2fmodels", "unknown_url"),
+    url("/v1/responses/a/b/c", "unknown_url"),
+    url("/v1/responses/resp_1%0aERROR%20forged", "not_found"),
+    url("/v1/responses/%ed%a0%80", "not_found"),
+    url("/v1/responses/%", "not_found"),
+    url("/v1/responses/" + "a" * 257, "not_found"),
+    url("/v1/responses/" + "a" * 50_000, "not_found"),
+    url("/v1/responses/resp_0000", "not_found"),
+    url("/v1/responses/resp_0000/input_items", "not_found"),
+    url("/v1/responses/resp_0000", "not_found", method="DELETE"),
+    url("/v1/responses/resp_0000/cancel", "not_found", method="POST"),
+    url("/v1/responses/%00/cancel", "not_found", method="POST"),
+    url("/v1/responses/", "unknown_url"),
+    url("//v1/responses", "unknown_url"),
+    url("/V1/Models", "unknown_url"),
+    url("/v1", "unknown_url"),
+    url("/", "unknown_url"),
+    url("*", "unknown_url", method="OPTIONS"),
+    url("/v1/models/gpt-9", "model_not_found", "model"),
+    url("/v1/models/" + "%2e%2e/" * 3, "model_not_found", "model"),
+    url("/v1/responses", "method_not_allowed", status=405),
+    url("/v1/responses", "method_not_allowed", status=405, method="PUT"),
+    url("/v1/responses", "method_not_allowed", status=405, method="OPTIONS"),
+    url("/v1/chat/completions", "method_not_allowed", status=405, method="PATCH"),
+    url("/v1/chat/completions", "method_not_allowed", status=405, method="TRACE"),
+    url("/v1/responses/resp_0/cancel", "method_not_allowed", status=405),
+    url("/v1/models", "method_not_allowed", status=405, method="DELETE"),
+    url("/health", "method_not_allowed", status=405, method="POST"),
+]
+
+
+def query(target: str, param: str, code: str, method: str = "GET") -> Bad:
+    return url(target, code, param, 400, method)
+
+
+QUERIES = [
+    query(f"{RESPONSES}?stream=true", "stream", "unknown_parameter", "POST"),
+    query(f"{CHAT}?api-version=1", "api-version", "unknown_parameter", "POST"),
+    query("/v1/models?limit=5", "limit", "unknown_parameter"),
+    query("/v1/models/o4-mini?x", "x", "unknown_parameter"),
+    query(f"{SOMEWHERE}?stream=true", "stream", "unsupported_parameter"),
+    query(f"{SOMEWHERE}?stream=perhaps", "stream", "invalid_value"),
+    query(f"{SOMEWHERE}?stream=false&stream=true", "stream", "invalid_value"),
+    query(f"{SOMEWHERE}?starting_after=3", "starting_after", "unsupported_parameter"),
+    query(f"{SOMEWHERE}?include=everything", "include[0]", "invalid_value"),
+    query(f"{SOMEWHERE}?include_obfuscation=1", "include_obfuscation", "unsupported_parameter"),
+    query(f"{SOMEWHERE}?%00=1", "\0", "unknown_parameter"),
+    query(f"{SOMEWHERE}?%ff%fe=1", "\ufffd\ufffd", "unknown_parameter"),
+    query(f"{SOMEWHERE}?{'q' * 9000}=1", "q" * 64 + "…", "unknown_parameter"),
+    query(f"{SOMEWHERE}?=", "", "unknown_parameter"),
+    query(f"{SOMEWHERE}?x=1", "x", "unknown_parameter", "DELETE"),
+    query(f"{SOMEWHERE}/cancel?x=1", "x", "unknown_parameter", "POST"),
+    *(
+        query(f"{SOMEWHERE}/input_items?limit={odd}", "limit", "invalid_value")
+        for odd in ("0", "101", "01000", "-1", "1e1", "1.0", "%D9%A3", "9" * 5000, "%20", "+5")
+    ),
+    query(f"{SOMEWHERE}/input_items?limit=1&limit=2", "limit", "invalid_value"),
+    query(f"{SOMEWHERE}/input_items?limit[]=1", "limit[]", "unknown_parameter"),
+    query(f"{SOMEWHERE}/input_items?order=ASC", "order", "invalid_value"),
+    query(f"{SOMEWHERE}/input_items?order=" + "z" * 999, "order", "invalid_value"),
+]
+
+
+def post(name: str, code: str, *headers: str, status: int = 400, raw: bytes | None = None) -> Bad:
+    data = request(RESPONSES, json.dumps(ASK).encode() if raw is None else raw, *headers)
+    return Bad(name, data, code, None, status)
+
+
+def http(name: str, head: str, code: str = "invalid_http", status: int = 400) -> Bad:
+    data = head.replace("\n", "\r\n").encode("utf-8", "surrogateescape")
+    return Bad(name, data, code, None, status)
+
+
+POST = "POST /v1/responses HTTP/1.1\nhost: localhost\n"
+UNREAD = "unsupported_content_encoding"
+MOST = 32 * 1024 * 1024
+HTTP = [
+    post("gzip", UNREAD, "content-encoding: gzip", status=415, raw=gzip.compress(b"{}")),
+    post("said to be gzip", UNREAD, "content-encoding: GZIP", status=415),
+    post("brotli", UNREAD, "content-encoding: br", status=415),
+    post("two encodings", UNREAD, "content-encoding: identity, gzip", status=415),
+    post("encodings twice", "duplicate_header", *["content-encoding: identity"] * 2),
+    post("host twice", "duplicate_header", "host: evil.example"),
+    post("key twice", "duplicate_header", *["authorization: Bearer x"] * 2),
+    post("another's page", "forbidden_origin", "origin: https://evil.example", status=403),
+    post("a page like ours", "forbidden_origin", "origin: http://[::1]evil.example", status=403),
+    post("too large", "request_too_large", f"content-length: {MOST + 1}", status=413, raw=b"{"),
+    post("absurdly large", "request_too_large", "content-length: 999999999999999999", status=413),
+    post("a length beyond 64 bits", "invalid_http", f"content-length: {10**30}"),
+    post("a negative length", "invalid_http", "content-length: -5"),
+    post("a length in words", "invalid_http", "content-length: five"),
+    post("two lengths", "invalid_http", "content-length: 5", "content-length: 6"),
+    post("a length and chunks", "invalid_http", "content-length: 5", "transfer-encoding: chunked"),
+    post("a header without name", "invalid_http", ": value"),
+    post("a header with a blank", "invalid_http", "a b: c"),
+    post("a NUL in a header", "invalid_http", "x: a\0b"),
+    post("a folded header", "invalid_http", "x: a\r\n b"),
+    post("a head too large", "headers_too_large", f"x: {'h' * 300_000}", status=431),
+    http("chunks of no size", POST + "transfer-encoding: chunked\n\nZZ\n"),
+    http("a chunk cut short", POST + "transfer-encoding: chunked\n\n2\n{}}}\n"),
+    http("no version", "GET /v1/models\n\n"),
+    http("a version to come", "GET /v1/models HTTP/9.9\nhost: localhost\n\n"),
+    http("no method", "HELLO /v1/models HTTP/1.1\nhost: localhost\n\n"),
+    http("a proxy's request", "CONNECT example.org:443 HTTP/1.1\nhost: localhost\n\n"),
+    http("bytes in the URL", "GET /v1/models/\udcff HTTP/1.1\nhost: localhost\n\n"),
+    http("a blank in the URL", "GET /v1/ models HTTP/1.1\nhost: localhost\n\n"),
+    http("a URL without end", f"GET /{'u' * 300_000}", "headers_too_large", 431),
+    http("TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+    Bad(
+        "cancel with a body",
+        request(f"{SOMEWHERE}/cancel", {"reason": "bored"}),
+        "unknown_parameter",
+        "reason",
+    ),
+    Bad(
+        "delete with a body",
+        request(SOMEWHERE, {"force": True}, method="DELETE"),
+        "unknown_parameter",
+        "force",
+    ),
+    Bad("cancel with no JSON", request(f"{SOMEWHERE}/cancel", b"now"), "invalid_json"),
+]
+
+ALL = [*BODIES, *NUMBERS, *ASKED, *TOLD, *PATHS, *QUERIES, *HTTP]
+
+
+@pytest.mark.parametrize("bad", ALL, ids=[bad.name for bad in ALL])
+def test_each_is_refused_in_its_own_way(server: Background, bad: Bad) -> None:
+    refuse(server, bad)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("HEAD", "/v1/models", 200),
+        ("HEAD", "/v1/models/gpt-9", 404),
+        ("HEAD", "/v1/responses/resp_0000", 404),
+        ("HEAD", "/v1/responses", 405),
+    ],
+)
+def test_a_head_has_the_headers_only(
+    server: Background, method: str, path: str, status: int
+) -> None:
+    reply = exchange(server.port, request(path, None, method=method), method)
+    assert (reply.status, reply.body) == (status, b"")
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert int(reply.headers["content-length"]) > 0
+
+
+def test_what_is_odd_but_right_is_answered(server: Background) -> None:
+    for data in (
+        request(RESPONSES, ASK, "connection: Upgrade, HTTP2-Settings", "upgrade: h2c"),
+        request(RESPONSES, ASK, "connection: upgrade", "upgrade: websocket"),
+        request(RESPONSES, ASK, "content-encoding: identity"),
+        request(RESPONSES, ASK, "content-type: text/plain"),
+        request(RESPONSES, ASK, "authorization: Bearer anything"),
+        request(RESPONSES, ASK, "x-odd: \xff\xfe"),
+        request(RESPONSES, ASK, version="1.0"),
+        request(RESPONSES, b'{"model": "x", "model": "o4-mini", "input": "hi"}'),
+        request(RESPONSES, ASK | {"input": "a\0b\u2028\U0010ffff", "temperature": None}),
+        request("http://elsewhere.example/v1/responses", ASK),
+        b"\r\n\r\n" + request(RESPONSES, ASK),
+        request(RESPONSES, b"", "transfer-encoding: chunked").replace(b"content-length: 0\r\n", b"")
+        + b"%x;odd=1\r\n%b\r\n0\r\nhost: evil.example\r\n\r\n"
+        % (len(json.dumps(ASK)), json.dumps(ASK).encode()),
+    ):
+        reply = exchange(server.port, data)
+        assert reply.status == 200, (data, reply.body)
+        checks.check_response(reply.body)
+
+
+def test_a_body_is_asked_for_where_the_client_waits_for_that(server: Background) -> None:
+    head, _, content = request(RESPONSES, ASK, "expect: 100-continue").partition(b"\r\n\r\n")
+    with connect(server.port) as client:
+        client.sendall(head + b"\r\n\r\n")
+        assert client.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(content)
+        assert read_reply(client).status == 200
+    refused = head.replace(b"content-length: ", b"content-length: 99999999")
+    with connect(server.port) as client:
+        client.sendall(refused + b"\r\n\r\n")
+        assert read_reply(client).status == 413
+
+
+def test_the_server_is_none_the_worse(server: Background) -> None:
+    reply = exchange(server.port, request(RESPONSES, ASK))
+    assert checks.check_response(reply.body)["status"] == "completed"
+    server.at_rest()
