@@ -177,7 +177,6 @@ async def test_a_wrong_key(server: Server) -> None:
 
 async def test_letting_go_frees_the_slot(server: Server) -> None:
     client = Client(server.url, "k", Timeouts())
-    client.open()
     try:
         async with started(server) as engine:
             async with aclosing(engine.stream(ESSAY)) as deltas:

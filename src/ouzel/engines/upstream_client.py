@@ -70,6 +70,7 @@ class Client:
         self.secret = key
         self._timeouts = timeouts
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._exchanges: set[Exchange] = set()
         self._chat = self.url("/v1/chat/completions")
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "ouzel"}
@@ -83,20 +84,12 @@ class Client:
         return self.root.with_path(self.root.path.rstrip("/") + path)
 
     def open(self) -> None:
-        """Be ready to connect. Has to be called in a running event loop, also after `close`."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
-                # A proxy from the environment is not asked for an engine on this machine.
-                trust_env=not _is_loopback(self.root.host or ""),
-                trace_configs=[_notice_kept()],
-            )
+        """Take requests again after `close`. A new client needs no opening."""
+        self._closed = False
 
     async def close(self) -> None:
         """Drop every connection; who still reads is told. May be called twice."""
+        self._closed = True
         session, self._session = self._session, None
         for exchange in list(self._exchanges):
             exchange.close()  # aiohttp would leave a reader of the body waiting for ever
@@ -163,9 +156,9 @@ class Client:
         """
         data = None if body is None else msgspec.json.encode(body)
         while True:
-            session = self._session
-            if session is None:
+            if self._closed:
                 raise Severed("The connection to the engine was closed.")
+            session = self._open_session()
             kept = _Kept()
             try:
                 if data is None:
@@ -180,6 +173,20 @@ class Client:
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if not kept.was_used:
                     raise
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """The pool; it needs a running event loop, and so is made on first use."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+                # A proxy from the environment is not asked for an engine on this machine.
+                trust_env=not _is_loopback(self.root.host or ""),
+                trace_configs=[_notice_kept()],
+            )
+        return self._session
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> OuzelError:
         """Why there is no stream."""
