@@ -14,8 +14,9 @@ from ouzel.build.report import Report
 from ouzel.config import Settings
 from ouzel.core.contracts import Capability, Engine
 from ouzel.core.errors import OuzelError
+from ouzel.engines.local import LocalEngine, Overrides
 from ouzel.engines.scripted import ScriptedEngine, ScriptError, load_script
-from ouzel.engines.upstream_client import Timeouts
+from ouzel.engines.upstream import Timeouts
 from ouzel.engines.weights import (
     Catalogue,
     NotPulled,
@@ -56,6 +57,7 @@ def plan_engine(settings: Settings, report: Report) -> Plan:
         return _scripted(settings.script, aliases)
     if settings.engine_url is not None:
         return _upstream(settings, settings.engine_url, aliases)
+    return _embedded(settings, find_weights(settings, catalogue, report))
 
 
 def _scripted(path: Path, aliases: tuple[str, ...]) -> Plan:
@@ -79,6 +81,23 @@ def _upstream(settings: Settings, url: str, aliases: tuple[str, ...]) -> Plan:
         retries=settings.engine_retries,
     )
     return Plan(engine, f"Reaching the engine at {url}", aliases)
+
+
+def _embedded(settings: Settings, weights: ResolvedModel) -> Plan:
+    engine = LocalEngine(
+        weights.path,
+        served_as=weights.name,
+        home=settings.home,
+        overrides=Overrides(
+            context=settings.context,
+            slots=settings.slots,
+            threads=settings.threads,
+            gpu_layers=settings.gpu_layers,
+        ),
+        timeouts=_timeouts(settings),
+        hung_after=settings.hung_after,
+    )
+    return Plan(engine, f"Loading {weights.name}", weights.aliases)
 
 
 def _capabilities(settings: Settings) -> frozenset[Capability] | None:
