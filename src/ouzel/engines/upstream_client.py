@@ -23,6 +23,8 @@ from ouzel.core.errors import EngineDied, EngineError, OuzelError
 from ouzel.engines.upstream_exchange import NOTHING, Exchange, Timeouts
 from ouzel.engines.upstream_failures import Overdue, Severed, Unreachable, read_error
 
+__all__ = ["Client", "Reply", "Timeouts"]
+
 KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept: llama-server and uvicorn (vLLM, SGLang) close theirs
 after 5, and a request sent into a connection that is being closed is lost."""
