@@ -1,0 +1,273 @@
+"""One life of the embedded engine: a process that has loaded its weights and answers.
+
+`begin` brings one about, `Life` keeps what belongs to it together, watches whether it still
+answers, and takes it down. That there may be another life after it, only `local` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import psutil
+
+from ouzel.core.contracts import Capability, EngineInfo
+from ouzel.core.errors import EngineError, OuzelError, WeightsError
+from ouzel.engines.local_child import Child, ChildError
+from ouzel.engines.machine import MIB, Device, EnginePlan, Overrides, choose, survey
+from ouzel.engines.upstream import Timeouts, UpstreamEngine
+from ouzel.engines.upstream_client import Client
+from ouzel.engines.weights.gguf import Header, check_complete
+
+_log = logging.getLogger(__name__)
+
+CAPABILITIES: Final[frozenset[Capability]] = frozenset(get_args(Capability))
+"""All of them: each was tried with the real engine, and the tests try them again."""
+
+CONNECTIONS: Final = 256
+"""Turns that a process is given at once. llama.cpp keeps a thread for each."""
+
+SPARE_CONNECTIONS: Final = 16
+"""Threads for our own questions: were all of them busy, the process would look hung."""
+
+BOOT: Final = 60.0
+"""Seconds until Python and llama.cpp's library are loaded in the new process."""
+
+LOAD: Final = 120.0
+LOAD_RATE: Final = 20e6
+"""Loading may take so many seconds, and one more for each so many bytes of weights."""
+
+ASK: Final = 10.0
+"""Seconds for a first question to a process that has just said that it is ready."""
+
+FAREWELL: Final = 2.0
+"""Seconds in which a process ends by itself when it is told to."""
+
+PROBES: Final = 4
+"""Signs of life that must be missing one after the other before a process counts as hung."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What every life of an engine begins with.
+
+    Args:
+        path: the weights, the first file where they are split.
+        served_as: the name that clients see.
+        log: the process's log.
+        overrides: what the user decided.
+        timeouts: how long an answer may take.
+    """
+
+    path: Path
+    served_as: str
+    log: Path
+    overrides: Overrides
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A process that answers. Made by `begin`; `end` it, always.
+
+    Args:
+        speaker: turns go through it.
+        plan: how the process was set up.
+        window: tokens that one request may use, as the process itself says.
+        facts: short facts for people that do not change during this life.
+        took: seconds that loading took.
+    """
+
+    child: Child
+    speaker: UpstreamEngine
+    plan: EnginePlan
+    window: int
+    facts: tuple[tuple[str, str], ...]
+    took: float
+    _client: Client
+
+    def info(self, birth: Birth, created_at: float, restarts: int) -> EngineInfo:
+        """What the engine is in this life."""
+        changing = (
+            ("resident memory", _mib(self._resident())),
+            ("process", str(self.child.pid)),
+            ("restarts", str(restarts)),
+        )
+        return EngineInfo(
+            model=birth.served_as,
+            context_window=self.window,
+            capabilities=CAPABILITIES,
+            created_at=created_at,
+            detail=(*self.facts, *changing),
+        )
+
+    async def over(self, hung_after: float) -> str:
+        """Wait until the process has ended or hangs, and say which, in half a sentence.
+
+        Args:
+            hung_after: seconds without an answer after which it hangs.
+        """
+        gone = asyncio.create_task(self.child.gone())
+        hung = asyncio.create_task(self._silence(hung_after))
+        try:
+            await asyncio.wait({gone, hung}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            hung.cancel()
+            await asyncio.gather(gone, hung, return_exceptions=True)
+        if self.child.alive:
+            self.child.kill()
+            return f"it gave no sign of life for {hung_after:g} s and was killed"
+        return self.child.obituary()
+
+    async def end(self, grace: float) -> None:
+        """Take it down: the process within `grace` seconds, then what speaks to it."""
+        try:
+            await self.child.end(grace)
+        finally:
+            await self.speaker.stop()
+            await self._client.close()
+
+    async def _silence(self, hung_after: float) -> None:
+        """Return when nothing was answered for so many seconds.
+
+        It asks for the slots, which the thread that computes has to answer between two steps (or
+        beside one): an answer says more than that the process is scheduled. After a pause of the
+        whole machine the first question may fail by its age, so one failure is not enough.
+        """
+        pace = hung_after / PROBES
+        missing, heard = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(pace)
+            try:
+                await self._client.call("/slots", within=pace)
+            except OuzelError as error:
+                missing += 1
+                _log.debug("The engine's process did not answer: %s", error)
+                if missing >= 2 and time.monotonic() - heard >= hung_after:
+                    return
+            else:
+                missing, heard = 0, time.monotonic()
+
+    def _resident(self) -> int:
+        try:
+            return int(psutil.Process(self.child.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+
+async def begin(birth: Birth) -> Life:
+    """Start a process and load the weights into it.
+
+    Raises:
+        EngineError: it does not come up; the message says why and where its log is.
+    """
+    began = time.monotonic()
+    try:
+        header, size = await asyncio.to_thread(_inspect, birth.path)
+    except WeightsError as error:
+        raise EngineError(error.message) from error
+    child = await Child.spawn(birth.log)
+    try:
+        plan, facts, address, key = await _load(child, birth, header, size)
+        return await _connect(child, birth, plan, facts, address, key, began)
+    except BaseException as error:
+        await child.end(0)
+        if isinstance(error, ChildError):
+            raise EngineError(
+                f"The engine could not load {birth.path.name}: {error}. Its log is {birth.log}."
+            ) from None
+        raise
+
+
+def _inspect(path: Path) -> tuple[Header, int]:
+    """The header of the weights, and the bytes of all their files. Raises WeightsError."""
+    header = check_complete(path)
+    index, count = header.split
+    size = header.file_bytes
+    if count > 1:  # named by llama.cpp: NAME-00001-of-00003.gguf
+        stem = path.name.removesuffix(f"-{index + 1:05d}-of-{count:05d}.gguf")
+        for each in range(count):
+            if each != index:
+                part = path.with_name(f"{stem}-{each + 1:05d}-of-{count:05d}.gguf")
+                size += check_complete(part).file_bytes
+    return header, size
+
+
+async def _load(
+    child: Child, birth: Birth, header: Header, size: int
+) -> tuple[EnginePlan, tuple[tuple[str, str], ...], str, str]:
+    """Have the process load. Returns plan, facts, address and key."""
+    hello = await child.hear("started", BOOT)
+    devices = [Device(**each) for each in hello["devices"]]
+    plan = choose(header, size, survey(), devices, birth.overrides)
+    key = secrets.token_urlsafe(32)
+    settings: dict[str, Any] = {
+        "weights": str(birth.path),
+        "name": birth.served_as,
+        "key": key,
+        "connections": CONNECTIONS + SPARE_CONNECTIONS,
+        "log": str(birth.log),
+        "plan": plan.as_json(),
+    }
+    await child.tell(settings)
+    await child.hear("loading", BOOT)
+    address = (await child.hear("ready", LOAD + size / LOAD_RATE))["address"]
+    facts = (
+        ("engine", f"llama.cpp in xllamacpp {hello['library']}"),
+        ("weights", birth.path.name),
+        ("computes on", ", ".join(device.name for device in devices)),
+        ("threads", str(plan.threads)),
+        ("slots", str(plan.slots)),
+        ("cache of all slots", _mib(plan.kv_bytes)),
+        ("prompt cache", f"up to {plan.prompt_cache} MiB"),
+    )
+    return plan, facts, address, key
+
+
+async def _connect(
+    child: Child,
+    birth: Birth,
+    plan: EnginePlan,
+    facts: tuple[tuple[str, str], ...],
+    address: str,
+    key: str,
+    began: float,
+) -> Life:
+    """Speak to the process for the first time."""
+    client = Client(address, key, birth.timeouts)
+    speaker: UpstreamEngine | None = None
+    try:
+        reply = (await client.call("/props", within=ASK)).json()
+        try:
+            window = int(reply["default_generation_settings"]["n_ctx"])  # type: ignore[index]
+        except (TypeError, KeyError, ValueError):
+            raise ChildError("it does not say how large its context is") from None
+        speaker = UpstreamEngine(
+            address,
+            key=key,
+            model=birth.served_as,
+            served_as=birth.served_as,
+            context_window=window,
+            capabilities=CAPABILITIES,
+            timeouts=birth.timeouts,
+        )
+        await speaker.start()
+    except BaseException as error:
+        await client.close()
+        if speaker is not None:
+            await speaker.stop()
+        if isinstance(error, EngineError):
+            raise ChildError(f"it does not answer: {error.message.rstrip('.')}") from None
+        raise
+    facts = (*facts, ("context of a request", f"{window} tokens"))
+    return Life(child, speaker, plan, window, facts, time.monotonic() - began, client)
+
+
+def _mib(size: int) -> str:
+    return f"{size // MIB} MiB"
