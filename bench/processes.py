@@ -137,7 +137,12 @@ def _running(
 ) -> Iterator[Served]:
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"log-{port}.txt"
-    clean = {name: value for name, value in os.environ.items() if "OUZEL" not in name}
+    # Where weights lie changes no number, and fetching them again would take an hour.
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if "OUZEL" not in name or name == "OUZEL_CACHE"
+    }
     with log.open("wb") as written:
         process = psutil.Popen(
             command,
