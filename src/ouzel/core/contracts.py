@@ -41,8 +41,8 @@ class EngineInfo:
     context_window: int
     capabilities: frozenset[Capability]
     created_at: float
-    defaults: Sampling = Sampling(temperature=1.0, top_p=1.0)
     detail: tuple[tuple[str, str], ...] = ()
+    defaults: Sampling = Sampling(temperature=1.0, top_p=1.0)
 
 
 class Engine(Protocol):
