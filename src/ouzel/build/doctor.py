@@ -6,64 +6,31 @@ changed: no download, no repair, and what is written to see whether it can be is
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
-import os
-import shutil
 import socket
 import sqlite3
 import stat
-import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ouzel.build.machine import Machine, look
-from ouzel.build.report import Progress
+import filelock
+
+from ouzel.build.engine_checks import check_engine
+from ouzel.build.finding import Finding
+from ouzel.build.machine import free_for, look, nearest_existing
 from ouzel.config import SETTINGS, Settings
-from ouzel.core.errors import OuzelError, WeightsError
-from ouzel.engines.weights import (
-    NotPulled,
-    ResolvedModel,
-    fits,
-    load_catalogue,
-    readable,
-    resolve,
-)
+from ouzel.engines.weights import readable
 
-Level = Literal["ok", "note", "problem"]
-_IMPORT_WITHIN = 60.0
-"""Seconds for importing the engine; seconds suffice, a cold disk may need more."""
 _ASK_WITHIN = 3.0
 """Seconds for whoever holds the port to say who it is."""
 _LITTLE_ROOM = 1_000_000_000
 """Free bytes below which the state's disk is worth a remark."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
-
-    Args:
-        area: `machine`, `settings`, `engine`, `store` or `address`.
-        name: what was looked at.
-        level: `problem` if the server cannot run as configured, `note` for what should be known.
-        text: what was found.
-        advice: what to do; never empty for a problem.
-    """
-
-    area: str
-    name: str
-    level: Level
-    text: str
-    advice: str = ""
 
 
 Check = Callable[[Settings], Iterator[Finding]]
@@ -87,7 +54,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 
 
 def _room(name: str, folder: Path) -> Finding:
-    free = shutil.disk_usage(_nearest_existing(folder)).free
+    free = free_for(folder)
     text = f"{readable(free)} free for {folder}"
     if free >= _LITTLE_ROOM:
         return Finding("machine", f"disk of {name}", "ok", text)
@@ -117,149 +84,9 @@ def _secret_sources(settings: Settings) -> Iterator[str]:
             yield source
 
 
-def _engine(settings: Settings) -> Iterator[Finding]:
-    if settings.script is not None:
-        yield _script(settings.script)
-    elif settings.engine_url is not None:
-        yield _upstream(settings, settings.engine_url)
-    else:
-        machine = look()
-        yield _processor(machine)
-        yield _library()
-        yield from _weights(settings, machine)
-
-
-def _processor(machine: Machine) -> Finding:
-    if machine.avx2 is False:
-        return Finding(
-            "engine",
-            "processor",
-            "problem",
-            "has no AVX2, which the embedded engine is built for",
-            "Use another machine, or a server elsewhere: --engine-url URL.",
-        )
-    text = "has AVX2" if machine.avx2 else "AVX2 is not asked for, or cannot be told"
-    return Finding("engine", "processor", "ok", text)
-
-
-def _library() -> Finding:
-    """Import llama.cpp in its own process: a build for another processor kills who loads it."""
-    code = "import importlib.metadata as m, xllamacpp; print(m.version('xllamacpp'))"
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and our own words
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=_IMPORT_WITHIN,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        why = f"cannot be imported within {_IMPORT_WITHIN:.0f} s"
-    else:
-        if done.returncode == 0:
-            return Finding("engine", "library", "ok", f"xllamacpp {done.stdout.strip()}")
-        said = done.stderr.strip().splitlines() or [f"the import ended with {done.returncode}"]
-        why = f"cannot be imported: {said[-1]}"
-    advice = f"Install it again: {sys.executable} -m pip install --force-reinstall xllamacpp"
-    return Finding("engine", "library", "problem", why, advice)
-
-
-def _weights(settings: Settings, machine: Machine) -> Iterator[Finding]:
-    try:
-        catalogue = load_catalogue(settings.home)
-    except WeightsError as error:
-        advice = f"Correct {settings.home / 'catalogue.toml'}, or remove it."
-        yield Finding("engine", "catalogue", "problem", error.message, advice)
-        return
-    name = settings.model or catalogue.default.name
-    try:
-        found = resolve(name, catalogue, settings.cache)
-    except NotPulled as missing:
-        entry, wanted = missing.entry, missing.entry.size_bytes
-        free = shutil.disk_usage(_nearest_existing(settings.cache)).free
-        text = f"{name} is not on disk; {readable(wanted)} to fetch"
-        if wanted > free:
-            advice = f"Only {readable(free)} are free: make room, or set OUZEL_CACHE."
-            yield Finding("engine", "weights", "problem", text, advice)
-        else:
-            advice = f"`ouzel serve` fetches it, or now: ouzel pull {entry.name}"
-            yield Finding("engine", "weights", "note", text, advice)
-        yield _memory(fits(entry, machine.memory), readable(entry.memory_bytes))
-    except WeightsError as error:
-        advice = "Choose weights with --model; `ouzel models` lists what there is."
-        yield Finding("engine", "weights", "problem", error.message, advice)
-    else:
-        yield from _found(found, machine)
-
-
-def _found(found: ResolvedModel, machine: Machine) -> Iterator[Finding]:
-    text = f"{found.name}, {readable(found.size_bytes)} at {found.path}"
-    yield Finding("engine", "weights", "note" if found.warning else "ok", text, found.warning or "")
-    entry = found.entry
-    needed = readable(entry.memory_bytes) if entry else f"more than {readable(found.size_bytes)}"
-    yield _memory(fits(entry or found.size_bytes, machine.memory), needed)
-
-
-def _memory(fit: Literal["fits", "tight", "no"], needed: str) -> Finding:
-    text = f"the weights take {needed}"
-    if fit == "fits":
-        return Finding("engine", "memory", "ok", text)
-    advice = "Choose smaller weights (`ouzel models`), or a smaller --context."
-    level: Level = "note" if fit == "tight" else "problem"
-    return Finding("engine", "memory", level, f"{text}, which this machine hardly has", advice)
-
-
-def _script(path: Path) -> Finding:
-    from ouzel.engines.scripted import ScriptError, load_script
-
-    try:
-        script = load_script(path)
-    except ScriptError as error:
-        return Finding("engine", "script", "problem", str(error), "Correct it, or leave it out.")
-    return Finding("engine", "script", "ok", f"{path} plays {script.model}")
-
-
-def _upstream(settings: Settings, url: str) -> Finding:
-    from ouzel.build.engine import plan_engine
-
-    async def reach() -> str:
-        engine = plan_engine(settings, _Quiet()).engine
-        try:
-            await engine.start()
-            info = engine.info
-            able = ", ".join(sorted(info.capabilities)) or "nothing beyond text"
-            return f"{url} serves {info.model}, {info.context_window} tokens, {able}"
-        finally:
-            await engine.stop()
-
-    try:
-        text = asyncio.run(reach())
-    except OuzelError as error:
-        advice = "Start that server, or correct the engine_... settings."
-        return Finding("engine", "upstream", "problem", error.message, advice)
-    return Finding("engine", "upstream", "ok", text)
-
-
-class _Quiet:
-    """A `Report` that nobody hears: reaching an engine elsewhere has no steps worth telling."""
-
-    def step(self, text: str) -> None:
-        """Nothing."""
-
-    def done(self, text: str = "") -> None:
-        """Nothing."""
-
-    def download(self, progress: Progress) -> None:
-        """Nothing."""
-
-    def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:
-        """Nothing."""
-
-
 def _store(settings: Settings) -> Iterator[Finding]:
     home = settings.home
-    folder = _nearest_existing(home)
+    folder = nearest_existing(home)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"ouzel")
@@ -271,9 +98,25 @@ def _store(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield Finding("store", "folder", "ok", f"{home} can be written")
+    yield from _claimed(settings)
     database = home / "ouzel.db"
     if database.exists():
         yield _database(database)
+
+
+def _claimed(settings: Settings) -> Iterator[Finding]:
+    """Two servers cannot share a home; the server that runs at our own address is no surprise."""
+    lock = settings.home / "serving.lock"
+    if not lock.exists():
+        return
+    try:
+        with filelock.FileLock(lock, timeout=0, mode=0o600):
+            return
+    except filelock.Timeout:
+        if _ouzel_at(settings) is None:
+            advice = "Stop it, or give this one a home of its own: --home, OUZEL_HOME."
+            text = f"another Ouzel serves from {settings.home}"
+            yield Finding("store", "home", "problem", text, advice)
 
 
 def _database(path: Path) -> Finding:
@@ -329,11 +172,4 @@ def _ouzel_at(settings: Settings) -> str | None:
         return None  # whatever it is, it does not answer as an Ouzel
 
 
-def _nearest_existing(folder: Path) -> Path:
-    for each in (folder, *folder.parents):
-        if os.path.lexists(each):
-            return each
-    return Path(folder.anchor)
-
-
-_CHECKS: tuple[Check, ...] = (_machine, _settings, _engine, _store, _address)
+_CHECKS: tuple[Check, ...] = (_machine, _settings, check_engine, _store, _address)

@@ -1,16 +1,20 @@
 """What this machine has: cores, memory and instructions, as far as this process may use them.
 
-A container's limit counts where it is smaller than the machine. Nothing here knows weights.
+What an engine may take is `engines.machine`'s to say; this is what people are told. A container's
+limit counts where it is smaller than the machine. Nothing here knows weights.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from ouzel.engines.machine import survey
 
 _CGROUP_MEMORY = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -25,7 +29,7 @@ class Machine:
 
     Args:
         system: its name for people.
-        cores: that this process may run on.
+        cores: physical ones that this process may run on.
         memory: bytes in all.
         available: bytes that could be had now without swapping.
         avx2: whether the processor has AVX2; None where that cannot be told, or on another
@@ -45,21 +49,25 @@ def look(cgroup_files: tuple[Path, ...] = _CGROUP_MEMORY) -> Machine:
     Args:
         cgroup_files: where a limit on memory may be written.
     """
-    found = psutil.virtual_memory()
-    limit = min([found.total, *_limits(cgroup_files)])
+    allowed = survey()
+    limit = min([psutil.virtual_memory().total, *_limits(cgroup_files)])
     return Machine(
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
-        cores=_cores(),
+        cores=allowed.cores,
         memory=limit,
-        available=min(found.available, limit),
+        available=min(allowed.memory, limit),
         avx2=_avx2(),
     )
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def free_for(folder: Path) -> int:
+    """Bytes free where a folder lies, or will lie once it is made."""
+    return shutil.disk_usage(nearest_existing(folder)).free
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself if it exists, else the nearest folder above that does."""
+    return next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
 
 
 def _limits(files: tuple[Path, ...]) -> list[int]:

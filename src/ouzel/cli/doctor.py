@@ -14,7 +14,7 @@ from ouzel.cli.flags import with_settings
 from ouzel.config import SETTINGS, Settings
 
 if TYPE_CHECKING:
-    from ouzel.build.doctor import Finding
+    from ouzel.build.finding import Finding
 
 _EPILOG = """Examples:
 
