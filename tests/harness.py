@@ -57,7 +57,7 @@ async def serving(
     metrics = Metrics(engine)
     answers = Answers(engine, store, AtOnce(max_requests), metrics, ALIASES)
     app = create_app(answers, metrics, settings or ApiSettings())
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             app, http=Connection, lifespan="off", ws="none", log_config=None, access_log=False

@@ -88,13 +88,10 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, message: str, code: str) -> None:
         if self.transport.is_closing():
             return
-        cycle = self.cycle
-        idle = cycle is None or cycle.response_complete
-        in_body = cycle is self._served and not idle and cycle.more_body
-        # Otherwise an answer to a request that was whole is under way, and an error in its midst
-        # would be taken for a part of it.
-        if idle or (in_body and not cycle.response_started):
+        served = self._served
+        if served is None or not served.response_started or served.response_complete:
             self.transport.write(_error(status, message, code))
+        # An error in the midst of an answer would be taken for a part of it.
         self.transport.close()
 
     def _stay(self, rest: bytes) -> None:
