@@ -91,6 +91,8 @@ def test_sampling_is_honoured(real: Served):
             made = client.chat.completions.create(model="o4-mini", messages=messages, **values)
             return made.choices[0]
 
+        # The first call fills the prompt cache; rounding differs with how much comes from it.
+        say()
         assert say().message.content == say().message.content
         assert say(seed=5, temperature=1).message.content == (
             say(seed=5, temperature=1).message.content
