@@ -9,8 +9,8 @@ import shlex
 import pytest
 from rich.console import Console
 
-from ouzel.build.report import Progress
 from ouzel.cli.startup import ConsoleReport, examples, facts
+from ouzel.engines.weights import Progress
 
 MB = 1_000_000
 

@@ -18,12 +18,12 @@ import msgspec
 
 from ouzel.build.finding import Finding, Level
 from ouzel.build.machine import Machine, free_for, look
-from ouzel.build.report import Progress
 from ouzel.config import Settings
 from ouzel.core.errors import EngineError, OuzelError, WeightsError
 from ouzel.engines.machine import Device, Overrides, choose, survey
 from ouzel.engines.weights import (
     NotPulled,
+    Progress,
     ResolvedModel,
     fits,
     load_catalogue,
@@ -162,7 +162,7 @@ def _plan(settings: Settings, found: ResolvedModel, devices: Sequence[Device]) -
     except EngineError as error:
         advice = "Choose smaller weights (`ouzel models`), or change the engine's settings."
         return Finding("engine", "memory", "problem", error.message, advice)
-    text = f"{plan.slots} slots of {plan.context:,} tokens, {plan.threads} threads"
+    text = f"slots: {plan.slots}, tokens in each: {plan.context:,}, threads: {plan.threads}"
     return Finding("engine", "set-up", "ok", text)
 
 

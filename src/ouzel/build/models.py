@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ouzel.build.machine import look
 from ouzel.config import Settings
-from ouzel.engines.weights import Entry, OnProgress, Row, load_catalogue, pull, readable, rows
+from ouzel.engines.weights import Entry, OnProgress, Progress, Row, load_catalogue, pull, rows
 
-__all__ = ["Entry", "Row", "fetch", "find", "list_models", "readable"]
+__all__ = ["Entry", "Progress", "Row", "fetch", "find", "list_models"]
 
 
 def list_models(settings: Settings) -> list[Row]:

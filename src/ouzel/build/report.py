@@ -7,12 +7,15 @@ Nothing here knows a terminal.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ouzel.core.errors import OuzelError
-from ouzel.engines.weights.progress import Progress
 
-__all__ = ["OuzelError", "Progress", "Report"]
+if TYPE_CHECKING:
+    # Only named here: this file must load where a heavy library does not, to tell of it.
+    from ouzel.engines.weights.progress import Progress
+
+__all__ = ["OuzelError", "Report"]
 
 
 class Report(Protocol):

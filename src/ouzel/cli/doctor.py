@@ -83,16 +83,15 @@ def _show(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _show_settings(settings: Settings) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     console = output.out()
     console.print(Text("\nSettings", "bold"))
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, value, source in settings.masked():
-        style = "dim" if source == "default" else ""
-        table.add_row(Text(name, style), Text(value, style), Text(source, style))
-    console.print(table)
+    rows = settings.masked()
+    names, values = max(len(name) for name, *_ in rows), max(len(value) for _, value, _ in rows)
+    for name, value, source in rows:
+        line = f"  {name:<{names}}  {output.harmless(value):<{min(values, 40)}}  {source}"
+        console.print(Text(line, "dim" if source == "default" else ""), soft_wrap=True)
 
 
 def _conclude(found: list[Finding]) -> None:

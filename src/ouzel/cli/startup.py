@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from ouzel.build.report import Progress
+    from ouzel.build.models import Progress
 
 _DOING = {
     "waiting": "waiting for another download",
