@@ -21,7 +21,7 @@ from ouzel.core.errors import EngineError, OuzelError, WeightsError
 from ouzel.engines.local_child import Child, ChildError
 from ouzel.engines.machine import MIB, Device, EnginePlan, Overrides, choose, survey
 from ouzel.engines.upstream import Timeouts, UpstreamEngine
-from ouzel.engines.upstream_client import Client
+from ouzel.engines.upstream_client import Client, Exchange
 from ouzel.engines.weights.gguf import Header, check_complete
 
 _log = logging.getLogger(__name__)
@@ -52,6 +52,20 @@ PROBES: Final = 4
 """Signs of life that must be missing one after the other before a process counts as hung."""
 
 
+class Line(Client):
+    """The connections to the process.
+
+    Every turn asks for reports of progress while its prompt is read. Nobody looks at them, but
+    they make the process write to the connection after each step, and so notice that the other
+    end is gone. It looks for that by itself only after a second in which it had no result for
+    *any* turn: beside others that generate, a prompt that nobody waits for was read to its end.
+    """
+
+    async def exchange(self, body: dict[str, object]) -> Exchange:
+        """As in `Client`."""
+        return await super().exchange({**body, "return_progress": True})
+
+
 @dataclass(frozen=True, slots=True)
 class Birth:
     """What every life of an engine begins with.
@@ -77,6 +91,7 @@ class Life:
 
     Args:
         speaker: turns go through it.
+        line: the connections that the speaker uses.
         plan: how the process was set up.
         window: tokens that one request may use, as the process itself says.
         facts: short facts for people that do not change during this life.
@@ -89,7 +104,7 @@ class Life:
     window: int
     facts: tuple[tuple[str, str], ...]
     took: float
-    _client: Client
+    line: Line
 
     def info(self, birth: Birth, created_at: float, restarts: int) -> EngineInfo:
         """What the engine is in this life."""
@@ -131,7 +146,7 @@ class Life:
             await self.child.end(grace)
         finally:
             await self.speaker.stop()
-            await self._client.close()
+            await self.line.close()
 
     async def _silence(self, hung_after: float) -> None:
         """Return when nothing was answered for so many seconds.
@@ -145,7 +160,7 @@ class Life:
         while True:
             await asyncio.sleep(pace)
             try:
-                await self._client.call("/slots", within=pace)
+                await self.line.call("/slots", within=pace)
             except OuzelError as error:
                 missing += 1
                 _log.debug("The engine's process did not answer: %s", error)
@@ -240,10 +255,10 @@ async def _connect(
     began: float,
 ) -> Life:
     """Speak to the process for the first time."""
-    client = Client(address, key, birth.timeouts)
+    line = Line(address, key, birth.timeouts)
     speaker: UpstreamEngine | None = None
     try:
-        reply = (await client.call("/props", within=ASK)).json()
+        reply = (await line.call("/props", within=ASK)).json()
         try:
             window = int(reply["default_generation_settings"]["n_ctx"])  # type: ignore[index]
         except (TypeError, KeyError, ValueError):
@@ -257,16 +272,17 @@ async def _connect(
             capabilities=CAPABILITIES,
             timeouts=birth.timeouts,
         )
+        speaker._client = line  # its own was not used yet
         await speaker.start()
     except BaseException as error:
-        await client.close()
+        await line.close()
         if speaker is not None:
             await speaker.stop()
         if isinstance(error, EngineError):
             raise ChildError(f"it does not answer: {error.message.rstrip('.')}") from None
         raise
     facts = (*facts, ("context of a request", f"{window} tokens"))
-    return Life(child, speaker, plan, window, facts, time.monotonic() - began, client)
+    return Life(child, speaker, plan, window, facts, time.monotonic() - began, line)
 
 
 def _mib(size: int) -> str:
