@@ -50,6 +50,7 @@ clean:  ## Remove the virtual environment and what tools left behind.
 # The stamp is written last: a set-up that was interrupted is done again.
 $(READY): requirements.lock pyproject.toml
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' sh .ci/venv
-	$(PIP) install --quiet --require-hashes --only-binary :all: --requirement requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo 'Installing what is pinned in requirements.lock into $(VENV) (once, about a minute) ...'
+	@$(PIP) install --quiet --require-hashes --only-binary :all: --requirement requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
