@@ -4,7 +4,8 @@
 
 It takes flags as `ouzel serve` does, each with its value, and is that command but for one thing:
 when the server listens, it writes the engine's own address and key to HOME/engine.json, readable
-by this user only. The key is made anew in each process and reaches nobody else.
+by this user only. The key is made anew in each process, and nothing in the server offers it: it
+is taken note of where the server begins to speak to its engine.
 """
 
 from __future__ import annotations
@@ -13,25 +14,38 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from ouzel import config
-from ouzel.build import serving
-from ouzel.build.engine import Plan, plan_engine
-from ouzel.build.report import Progress, Report
-from ouzel.engines.local import LocalEngine
+from ouzel import build, config
+from ouzel.build.report import Report
+from ouzel.engines.upstream import UpstreamEngine
+
+
+class _Engine:
+    """Where the engine is that the server spoke to last."""
+
+    def __init__(self) -> None:
+        self.url: str | None = None
+        self.key: str | None = None
+
+    def listen(self) -> None:
+        """Take note of every engine that is spoken to from now on."""
+        begin = UpstreamEngine.__init__
+
+        def noting(itself: UpstreamEngine, url: str, **more: Any) -> None:
+            self.url, self.key = url, more["key"]
+            begin(itself, url, **more)
+
+        vars_of_class: Any = UpstreamEngine
+        vars_of_class.__init__ = noting
 
 
 class _Telling(Report):
-    """Writes steps to the log, and at the end where the engine is."""
+    """Writes the steps to the log, and at the end where the engine is."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, engine: _Engine) -> None:
         self._home = home
-        self.plan: Plan | None = None
-
-    def planning(self, settings: config.Settings, report: Report) -> Plan:
-        """`plan_engine`, remembering what it gave."""
-        self.plan = plan_engine(settings, report)
-        return self.plan
+        self._engine = engine
 
     def step(self, text: str) -> None:
         print(text, flush=True)
@@ -39,20 +53,16 @@ class _Telling(Report):
     def done(self, text: str = "") -> None:
         print(f"  done {text}", flush=True)
 
-    def download(self, progress: Progress) -> None:
-        """Progress is for people; here nobody watches."""
+    def download(self, progress: object) -> None:
+        """For people who wait; here nobody watches."""
 
     def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:
-        if self.plan is None or not isinstance(self.plan.engine, LocalEngine):
-            raise TypeError("only the embedded engine has an address of its own")
-        # Nothing in the server needs to know these two, so nothing offers them.
-        life = self.plan.engine._life
-        if life is None:
-            raise RuntimeError("the engine ended while the server started")
-        told = {"url": str(life._client.root) + "/v1", "key": life._client.secret}
+        if self._engine.url is None:
+            raise RuntimeError("the server speaks to no engine of its own")
+        address = self._engine.url.rstrip("/").removesuffix("/v1") + "/v1"
         descriptor = os.open(self._home / "engine.json", os.O_WRONLY | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(told, file)
+            json.dump({"url": address, "key": self._engine.key}, file)
 
 
 def main() -> None:
@@ -63,9 +73,9 @@ def main() -> None:
         for name, value in zip(names, values, strict=True)
     }
     settings = config.load(flags)
-    report = _Telling(settings.home)
-    vars(serving)["plan_engine"] = report.planning
-    serving.serve(settings, report)
+    engine = _Engine()
+    engine.listen()
+    build.serve(settings, _Telling(settings.home, engine))
 
 
 if __name__ == "__main__":

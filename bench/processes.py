@@ -77,12 +77,14 @@ class Served:
 
     def stop(self) -> None:
         """Ask it to end, and end it if it does not."""
-        self._process.terminate()
         try:
+            self._process.terminate()
             self._process.wait(STOP_WITHIN)
         except psutil.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        except psutil.NoSuchProcess:
+            return  # it has ended already, and whoever waited for it has said why
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-3000:]
