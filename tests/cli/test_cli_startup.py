@@ -9,7 +9,7 @@ import shlex
 import pytest
 from rich.console import Console
 
-from ouzel.cli.startup import ConsoleReport, examples, facts
+from ouzel.cli.startup import ConsoleReport, bar, examples, facts
 from ouzel.engines.weights import Progress
 
 MB = 1_000_000
@@ -72,6 +72,15 @@ def test_a_download_is_a_bar_on_a_terminal_and_the_terminal_is_given_back() -> N
     assert text.index("\x1b[?25l") < text.rindex("\x1b[?25h"), "the cursor must come back"
     assert "x" in text.splitlines()[-1]
     assert "Weights" in text.splitlines()[-1]
+
+
+def test_a_bar_fits_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    progress = Progress("downloading", 999 * MB, 64_000 * MB, 99.9 * MB, 650.0)
+    lines = console.render_lines(bar("Weights: a-model-with-a-long-name-1.5b-instruct", progress))
+    assert len(lines) == 2
+    shown = "".join(segment.text for segment in lines[1])
+    assert "999.0 MB of 64.0 GB, 99.9 MB/s, 10 min 50 s left" in shown
 
 
 @pytest.mark.parametrize("phase", ["waiting", "checking", "downloading", "verifying", "done"])

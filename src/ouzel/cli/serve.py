@@ -41,4 +41,4 @@ def serve(settings: Settings) -> None:
             # Ctrl-C is how a server that runs is meant to be stopped; before that it is a break.
             if not report.is_ready:
                 raise
-        output.note("Ouzel has stopped.")
+        output.note("\nOuzel has stopped.")

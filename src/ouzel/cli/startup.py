@@ -132,15 +132,19 @@ def facts(progress: Progress) -> str:
 
 
 def bar(title: str, progress: Progress) -> RenderableType:
-    """A progress bar with the facts beside it."""
+    """The title, and below it a progress bar with the facts beside it; fits 80 columns."""
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table.grid(padding=(0, 1))
-    moving = not progress.total
-    shown = ProgressBar(progress.total or None, progress.done, width=30, pulse=moving)
-    grid.add_row(title, shown, facts(progress))
-    return grid
+    grid.add_column(width=20)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    # Without a total there is no telling how far it is: then the bar pulses.
+    shown = ProgressBar(progress.total or None, progress.done, pulse=not progress.total)
+    grid.add_row(shown, facts(progress))
+    return Group(Text(title, no_wrap=True, overflow="ellipsis"), grid)
 
 
 def examples(url: str, model: str, with_key: bool) -> Iterator[tuple[str, str]]:
