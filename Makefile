@@ -28,8 +28,8 @@ test: $(READY)  ## Run all tests; the first time fetches about 1.2 GB of weights
 	$(PY) -m pytest
 
 lint: $(READY)  ## Check style, types and who imports whom.
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
+	$(PY) -m ruff check src tests bench
+	$(PY) -m ruff format --check src tests bench
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_architecture.py
 

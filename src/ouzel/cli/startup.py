@@ -139,7 +139,7 @@ def bar(title: str, progress: Progress) -> RenderableType:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=20)
+    grid.add_column(width=16)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     # Without a total there is no telling how far it is: then the bar pulses.
     shown = ProgressBar(progress.total or None, progress.done, pulse=not progress.total)
