@@ -3,7 +3,9 @@
 Both ways lead to one engine process, so nothing but Ouzel differs. They are asked in pairs with
 the same prompt, in random order, since other work on the machine comes and goes. Before a pair is
 timed the prompt is in the engine's cache for both; where the cache itself is measured, every
-conversation begins with a number that no other has.
+conversation begins with a number that no other has. Texts of a pair are compared but need not be
+the same: llama.cpp computes a prompt in pieces that depend on what is cached, which rounds
+differently, and a close call between two tokens may then fall the other way.
 """
 
 from __future__ import annotations
@@ -53,8 +55,6 @@ class _Sides:
         else:
             theirs = await self.ask_direct([("user", prompt)], tokens)
             mine = await self._through(prompt, tokens)
-        if mine.text != theirs.text:
-            raise Broken(f"The texts differ: {mine.text[:80]!r} and {theirs.text[:80]!r}.")
         return mine, theirs
 
     async def _through(self, prompt: str, tokens: int) -> Reading:
@@ -83,7 +83,7 @@ def measure(bench: Bench) -> list[Row]:
     """Rows for decode rate, added time to first token, prompt cache and memory.
 
     Raises:
-        Broken: the two ways gave different answers.
+        Broken: an answer ended before it was long enough to measure.
         StreamBroken: a stream did not end as it should.
         ServerFailed: the server did not come up.
     """
@@ -123,11 +123,14 @@ async def _measure(bench: Bench, served: Served, url: str, key: str | None) -> l
 
 async def _decode(bench: Bench, sides: _Sides) -> Row:
     pairs, tokens = (3, 48) if bench.quick else (10, 128)
+    same = 0
     mine: list[float] = []
     theirs: list[float] = []
     for number in range(pairs):
         bench.tell(f"decode rate: pair {number + 1} of {pairs}")
-        for reading, rates in zip(await sides.pair(PROMPT, tokens), (mine, theirs), strict=True):
+        readings = await sides.pair(PROMPT, tokens)
+        same += readings[0].text == readings[1].text
+        for reading, rates in zip(readings, (mine, theirs), strict=True):
             if reading.output_tokens != tokens:
                 raise Broken(f"{reading.output_tokens} tokens instead of {tokens}")
             rates.append(decode_rate(tokens, reading.first, reading.last))
@@ -138,7 +141,8 @@ async def _decode(bench: Bench, sides: _Sides) -> Row:
         "",
         Aim(">=", 0.97),
         note=f"{pairs} pairs of {tokens} tokens: {median(mine):.1f} and {median(theirs):.1f} "
-        f"tokens/s; quartiles {quantile(found, 0.25):.3f} to {quantile(found, 0.75):.3f}",
+        f"tokens/s; quartiles {quantile(found, 0.25):.3f} to {quantile(found, 0.75):.3f}; same text "
+        f"in {same}",
         samples=tuple(found),
     )
 
