@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -238,6 +240,27 @@ def test_a_class_that_would_be_read_wrongly_is_refused_when_the_reader_is_made()
         Reader(tuple[Odd, ...])
     with pytest.raises(TypeError, match="cannot read"):
         Reader(float | Leaf | tuple[Leaf, ...])
+
+
+def test_threads_that_read_for_the_first_time_at_once_read_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, events = new_run(), deltas(3)
+    bodies = codec.encode_run(run), codec.encode_events(events)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(5):
+            monkeypatch.setattr(codec, "_records", {})
+            codec._run_reader.cache_clear()
+            codec._events_reader.cache_clear()
+            with ThreadPoolExecutor(8) as pool:
+                runs = [pool.submit(codec.decode_run, bodies[0]) for _ in range(4)]
+                lists = [pool.submit(codec.decode_events, bodies[1]) for _ in range(4)]
+                assert [each.result() for each in runs] == [run] * 4
+                assert [list(each.result()) for each in lists] == [events] * 4
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_sampling_and_request_defaults_are_the_same_object_types() -> None:

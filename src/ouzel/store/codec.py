@@ -23,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import threading
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,9 @@ import msgspec
 from ouzel.core.errors import StoreError
 from ouzel.core.events import Event
 from ouzel.core.runs import Run
+
+_building = threading.Lock()
+"""Held while mirrors are made: they are shared, and half made until all their fields are known."""
 
 Restore = Callable[[Any], Any]
 """From what msgspec read to what core holds."""
@@ -97,8 +101,9 @@ class Reader:
     """Both steps of reading for one type hint. Raises TypeError for hints that cannot be read."""
 
     def __init__(self, hint: Any) -> None:
-        self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_mirrored(hint))
-        self.restore: Restore = _restorer(hint) or (lambda value: value)
+        with _building:
+            self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_mirrored(hint))
+            self.restore: Restore = _restorer(hint) or (lambda value: value)
 
 
 @functools.cache
