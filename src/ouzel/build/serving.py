@@ -127,12 +127,20 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().call_soon_threadsafe(self._answers.shut_down)
 
 
+class _ToStderr(logging.Handler):
+    """Writes to what standard error is at that moment: start-up puts itself in its place, so that
+    a line appears above the spinner and not in the middle of it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def _log_to_stderr(level: str) -> None:
     """Our own lines at the level asked for; libraries only speak up when something is wrong."""
     logging.basicConfig(
         level=logging.DEBUG if level == "debug" else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[_ToStderr()],
     )
     logging.getLogger("ouzel").setLevel(level.upper())
 

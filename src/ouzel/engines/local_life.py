@@ -21,7 +21,8 @@ from ouzel.core.errors import EngineError, OuzelError, WeightsError
 from ouzel.engines.local_child import Child, ChildError
 from ouzel.engines.machine import MIB, Device, EnginePlan, Overrides, choose, survey
 from ouzel.engines.upstream import Timeouts, UpstreamEngine
-from ouzel.engines.upstream_client import Client, Exchange
+from ouzel.engines.upstream_client import Client
+from ouzel.engines.upstream_exchange import Exchange
 from ouzel.engines.weights.gguf import Header, check_complete
 
 _log = logging.getLogger(__name__)
