@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -22,24 +24,34 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def main() -> int:
-    """The exit code: 0, or 1 with `--strict` where an aim was missed."""
+    """The exit code: 1 if a suite failed, or with `--strict` if an aim was missed; else 0."""
     options = _options()
     console = Console()
     # In a pipe or a log there is no width to keep to, and wrapped columns are hard to read.
     if not console.is_terminal:
         console = Console(width=200)
     results: dict[str, list[Row]] = {}
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="ouzel-bench-", dir=options.scratch) as folder:
         facts = describe(Path(folder))
         show_machine(console, facts)
         for name in options.only or SUITES:
-            results[name] = _run(name, options, Path(folder), console)
-            console.print(table(name, results[name]))
+            try:
+                results[name] = _run(name, options, Path(folder), console)
+            except (RuntimeError, OSError, subprocess.SubprocessError):
+                # What other suites measured is not lost because one cannot measure.
+                failed.append(name)
+                console.print(f"[bold red]The suite {name} failed:[/]")
+                console.print(traceback.format_exc(), markup=False, highlight=False)
+            else:
+                console.print(table(name, results[name]))
     path = save(RESULTS, as_json(facts, " ".join(["python -m bench", *sys.argv[1:]]), results))
     console.print(f"Kept in {path.relative_to(ROOT)}")
     missed = [row.name for rows in results.values() for row in rows if row.verdict == "missed"]
-    console.print(f"{len(missed)} missed: {'; '.join(missed)}" if missed else "All aims met.")
-    return 1 if missed and options.strict else 0
+    console.print(f"{len(missed)} missed: {'; '.join(missed)}" if missed else "No aim missed.")
+    if failed:
+        console.print(f"Failed: {', '.join(failed)}")
+    return 1 if failed or (missed and options.strict) else 0
 
 
 def _run(name: str, options: argparse.Namespace, folder: Path, console: Console) -> list[Row]:
