@@ -265,7 +265,7 @@ def test_whatever_is_right_is_answered(client: Client, case: tuple[str, dict[str
     assert post(client, *case) == 200
 
 
-@fuzzed(350)
+@fuzzed(400)
 @given(case=mutated())
 def test_whatever_is_nearly_right_is_answered_or_refused(
     client: Client, case: tuple[str, dict[str, Any]]

@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -40,13 +39,20 @@ SCRIPT = Script(
 )
 
 
-@pytest.fixture
-def server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Background]:
-    with background(ScriptedEngine(SCRIPT), tmp_path) as running:
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Background]:
+    with background(ScriptedEngine(SCRIPT), tmp_path_factory.mktemp("home")) as running:
         yield running
-        running.at_rest()
-        reply = exchange(running.port, ask("still there?"))
-        assert checks.check_response(reply.body)["status"] == "completed"
+
+
+@pytest.fixture
+def server(started: Background, caplog: pytest.LogCaptureFixture) -> Iterator[Background]:
+    """The one server, at rest before and after."""
+    started.running.engine.cancelled = 0
+    yield started
+    started.at_rest()
+    reply = exchange(started.port, ask("still there?"))
+    assert checks.check_response(reply.body)["status"] == "completed"
     loud = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert loud == [], "clients as these are no errors of the server's"
 

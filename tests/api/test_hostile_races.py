@@ -21,7 +21,7 @@ from harness import Running
 from ouzel.engines.scripted import Say
 from wire import checks
 
-MOMENTS = (*(step * 0.0004 for step in range(60)), 0.5)
+MOMENTS = (*(step * 0.0006 for step in range(36)), 0.3)
 """Seconds after a run's first event; the last is long after its end."""
 
 Act = Callable[[aiohttp.ClientSession, str], Awaitable[Any]]

@@ -37,6 +37,9 @@ from ouzel.store import open_store
 
 _log = logging.getLogger(__name__)
 _STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
+_END_WITHIN = 15
+"""Seconds that requests get to come to their end once their clients are gone; longer than an
+answer waits for its engine."""
 
 
 class StartError(OuzelError):
@@ -86,6 +89,7 @@ class _Server(uvicorn.Server):
     """uvicorn, telling running answers to come to an end when a signal arrives."""
 
     def __init__(self, app: ASGIApp, answers: Answers, settings: Settings) -> None:
+        grace = max(1.0, settings.shutdown_grace)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -96,16 +100,33 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+                timeout_graceful_shutdown=round(grace + _END_WITHIN),
             )
         )
         self._answers = answers
+        self._grace = grace
         self.on_listening: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self.on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait until every client has its end; break off those that do not take it in time.
+
+        Uvicorn would cancel what they wait for, and let the store be closed meanwhile.
+        """
+        grace = asyncio.get_running_loop().call_later(self._grace, self._break_off)
+        await super().shutdown(sockets)
+        grace.cancel()
+        self._break_off()  # after a second Ctrl-C somebody may still be there
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_END_WITHIN)
+
+    def _break_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
