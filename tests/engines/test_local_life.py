@@ -18,11 +18,12 @@ from local_kit import NO_END, PATIENT, SOON, answer, gone, running, say, until, 
 from ouzel.core.errors import EngineDied, EngineError, EngineUnavailable
 from ouzel.core.turns import TextDelta, TurnDone
 from ouzel.engines.local import LocalEngine, Overrides, Restarts, Timeouts
+from ouzel.engines.local_child import meaning
 
 pytestmark = pytest.mark.tiny
 
 HOST = """
-import asyncio, sys
+import asyncio, sys, uvloop
 from pathlib import Path
 from ouzel.engines.local import LocalEngine, Overrides
 
@@ -37,7 +38,7 @@ async def main():
     print(engine.pid, flush=True)
     await asyncio.sleep(600)
 
-asyncio.run(main())
+{"asyncio": asyncio, "uvloop": uvloop}[sys.argv[3]].run(main())
 """
 
 LOADING_HOST = """
@@ -161,12 +162,14 @@ async def test_a_busy_process_is_not_taken_for_hung(tiny_weights: Path, tmp_path
         assert engine.pid == first
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("cause", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_the_parent(
-    tiny_weights: Path, tmp_path: Path, cause: signal.Signals
+    tiny_weights: Path, tmp_path: Path, cause: signal.Signals, loop: str
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOST, str(tiny_weights), str(tmp_path)], stdout=subprocess.PIPE
+        [sys.executable, "-c", HOST, str(tiny_weights), str(tmp_path), loop],
+        stdout=subprocess.PIPE,
     ) as host:
         assert host.stdout is not None
         pid = int(host.stdout.readline())
@@ -329,9 +332,30 @@ async def test_what_llama_cpp_cannot_load_is_told_in_words(
     assert str(folder) in await refused(folder, tmp_path)
 
 
-async def test_more_cache_than_memory_is_told_in_words(tiny_weights: Path, tmp_path: Path) -> None:
-    message = await refused(tiny_weights, tmp_path, slots=256, context=8192 * 64)
-    assert "context" in message
+async def test_settings_that_cannot_be_are_told(tiny_weights: Path, tmp_path: Path) -> None:
+    message = await refused(tiny_weights, tmp_path, context=9000)
+    assert "8,192 tokens" in message
+    message = await refused(tiny_weights, tmp_path, slots=2**24, context=8192)
+    assert "set slots or context to less" in message
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("0.00.1 E llama: model has unused tensor\n0.00.2 E cmn: failed to load", "failed to load"),
+        ("xllamacpp cannot be loaded: libgomp.so.1: cannot open shared object file", "libgomp1"),
+        (
+            "E ggml_aligned_malloc: insufficient memory\nE alloc_buffer: failed to allocate",
+            "memory",
+        ),
+        ("E llama_model_load: missing tensor 'blk.0.attn_q.weight'", "tensors"),
+        ("ggml.c:99: GGML_ASSERT(n > 0) failed", "gave up: n > 0"),
+        ("0.00.1 I all is well", None),
+    ],
+)
+def test_what_the_log_says_is_understood(said: str, meant: str | None) -> None:
+    found = meaning(said)
+    assert found is None if meant is None else (found is not None and meant in found)
 
 
 async def test_a_home_that_cannot_be_written_is_told(tiny_weights: Path, tmp_path: Path) -> None:

@@ -117,6 +117,12 @@ def test_a_context_beyond_the_weights_is_refused() -> None:
         plan_for(24, context=40_000)
 
 
+def test_slots_and_context_beyond_the_memory_are_refused() -> None:
+    with pytest.raises(EngineError, match=r"100 slots of 32,768 tokens .* set slots or context"):
+        plan_for(24, slots=100, context=32_768)
+    assert plan_for(24, slots=30, context=32_768).slots == 30  # in doubt, the engine tries
+
+
 def test_a_header_that_says_nothing_is_served_with_care() -> None:
     mute = dataclasses.replace(
         QWEN, context_length=None, head_count_kv=(), key_length=None, value_length=None

@@ -151,7 +151,7 @@ class Child:
         except (ValueError, TypeError, KeyError):
             raise ChildError("what it reported is not understood") from None
         if found == "failed":
-            raise ChildError(self._reason() or _meaning(said["reason"]) or said["reason"])
+            raise ChildError(self._reason() or meaning(said["reason"]) or said["reason"])
         if found != state:
             raise ChildError(f"it reported '{found}' where '{state}' was due")
         return dict(said)
@@ -219,14 +219,14 @@ class Child:
                 text = file.read(LOG_READ).decode("utf-8", "replace")
         except OSError:
             return None
-        return _meaning(text)
+        return meaning(text)
 
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _PRIVATE.search(name)}
 
 
-def _meaning(text: str) -> str | None:
+def meaning(text: str) -> str | None:
     """What a part of the log, or a message, says about a failure; None if nothing is known."""
     for pattern, meaning in _REASONS:
         if found := re.search(pattern, text, re.IGNORECASE):

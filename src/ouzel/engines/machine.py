@@ -177,6 +177,8 @@ def choose(
             )
         room = min(round(machine.memory * KV_SHARE), max(room, 0))
     slots, context = _share(max(room // kv, LEAST_WINDOW), header, machine, overrides)
+    if overrides.slots or overrides.context:
+        _refuse_the_impossible(weights, slots, context, kv, gpu + machine.memory)
     cache = min(PROMPT_CACHE_MOST, round(machine.memory * PROMPT_CACHE_SHARE))
     return EnginePlan(
         threads=overrides.threads or machine.cores,
@@ -212,6 +214,17 @@ def _share(tokens: int, header: Header, machine: Machine, overrides: Overrides) 
     if tokens // 2 >= min(SMALL_WINDOW, context):
         return 2, min(context, tokens // 2)
     return 1, min(context, tokens)
+
+
+def _refuse_the_impossible(weights: int, slots: int, context: int, kv: int, memory: int) -> None:
+    """What a user asked for may be more than there is. The header gives an upper bound: weights
+    with sliding windows need half of it, so that only what is beyond doubt is refused."""
+    needed = weights + slots * context * kv // 2
+    if needed > memory:
+        raise EngineError(
+            f"{slots} slots of {context:,} tokens need more than {_gb(needed)} of memory with "
+            f"these weights, and {_gb(memory)} are free: set slots or context to less."
+        )
 
 
 def _most_slots(machine: Machine) -> int:

@@ -37,8 +37,9 @@ SPIN: Final = "1000"
 """Rounds that libgomp's threads spin at a barrier before they sleep. Its default lets them spin
 for milliseconds; when anything else wants a core, decoding then falls to a tenth."""
 
-NICENESS: Final = 5
-"""The API process goes first: it needs little, and its clients wait for it."""
+NICENESS: Final = 2
+"""The API process goes a little before: it needs little, and its clients wait for it. With more,
+whatever else is busy on the machine would take the cores away from the engine."""
 
 OOM_SCORE: Final = "800"
 """Short of memory, the kernel ends this process, which is started again, rather than another."""
