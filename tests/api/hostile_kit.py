@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
+
 from harness import Running, serving
 from ouzel.core.contracts import Engine
 
@@ -38,10 +40,15 @@ class Background:
         self._started: Future[Running] = Future()
         self._stop = threading.Event()
         self._engine, self._home, self._more = engine, home, more
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread = threading.Thread(target=self._run)
         self._thread.start()
         self.running = self._started.result(30)
         self.port = int(self.running.url.rpartition(":")[2])
+
+    def _run(self) -> None:
+        # The same event loop as `ouzel serve` runs on.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

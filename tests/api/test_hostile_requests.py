@@ -345,6 +345,12 @@ HTTP = [
     post("two encodings", UNREAD, "content-encoding: identity, gzip", status=415),
     post("encodings twice", "duplicate_header", *["content-encoding: identity"] * 2),
     post("host twice", "duplicate_header", "host: evil.example"),
+    Bad(
+        "a rebound name",
+        request("/health", method="GET").replace(b"localhost", b"evil" * 999),
+        "forbidden_host",
+        status=403,
+    ),
     post("key twice", "duplicate_header", *["authorization: Bearer x"] * 2),
     post("another's page", "forbidden_origin", "origin: https://evil.example", status=403),
     post("a page like ours", "forbidden_origin", "origin: http://[::1]evil.example", status=403),

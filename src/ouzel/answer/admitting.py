@@ -125,8 +125,11 @@ class Answers:
 
     async def count_tokens(self, request: Request, owner: str) -> int:
         """Prompt tokens that this request would have. Raises as `open`."""
+        if self._stopping.is_set():
+            raise _stopping()
         self.resolve(request.model)
-        return await self.engine.count_tokens(await self.prepare(request, owner))
+        async with self._limiter.admit(owner):
+            return await self.engine.count_tokens(await self.prepare(request, owner))
 
     def resolve(self, model: str) -> str:
         """The served name behind a name that a client used.

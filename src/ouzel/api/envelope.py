@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ouzel.api import failures, writing
 from ouzel.api.metrics import Metrics
+from ouzel.api.read_errors import literal
 from ouzel.core.errors import OuzelError, RequestError, Unauthorized
 from ouzel.core.items import new_id
 
@@ -127,7 +128,7 @@ def _check_local(headers: dict[bytes, bytes]) -> None:
     host = headers.get(b"host", b"").decode("latin-1")
     if host and not _is_loopback(host):
         raise Forbidden(
-            f"Host '{host}' is not this machine; set an API key to serve other names.",
+            f"Host {literal(host)} is not this machine; set an API key to serve other names.",
             code="forbidden_host",
         )
     origin = headers.get(b"origin", b"").decode("latin-1")

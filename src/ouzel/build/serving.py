@@ -37,6 +37,10 @@ from ouzel.store import open_store
 
 _log = logging.getLogger(__name__)
 _STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
+_KEEP_OPEN = 75
+"""Seconds that an idle connection is kept. Pools of clients give theirs up after 5 to 60, and it
+should be they who do: a request that meets a closing connection is lost."""
+
 _END_WITHIN = 15
 """Seconds that requests get to come to their end once their clients are gone; longer than an
 answer waits for its engine."""
@@ -100,6 +104,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=_KEEP_OPEN,
                 timeout_graceful_shutdown=round(grace + _END_WITHIN),
             )
         )
