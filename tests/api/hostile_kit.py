@@ -18,12 +18,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 
 from harness import Running, serving
 from ouzel.core.contracts import Engine
+from wire import checks
 
 T = TypeVar("T")
 
@@ -182,3 +183,24 @@ def request(
     if body is not None and not any(line.lower().startswith("content-length") for line in headers):
         lines.append(f"content-length: {len(raw)}")
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + raw
+
+
+class Bad(NamedTuple):
+    """A request and the error that answers it."""
+
+    name: str
+    data: bytes
+    code: str
+    param: str | None = None
+    status: int = 400
+
+
+def refuse(server: Background, bad: Bad, method: str = "POST") -> None:
+    """Send it and check every part of the error."""
+    reply = exchange(server.port, bad.data, method)
+    found = checks.check_error(reply.body)["error"]
+    assert (reply.status, found["param"], found["code"]) == (bad.status, bad.param, bad.code), found
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert int(reply.headers["openai-processing-ms"]) >= 0
+    assert reply.headers["content-type"] == "application/json"
+    assert len(reply.body) < 2000, "an error that repeats what it was sent"
