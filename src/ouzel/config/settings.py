@@ -147,7 +147,7 @@ class Settings:
         15.0,
         "Silence after which an engine process counts as hung and is restarted.",
         unit="seconds",
-        low=0.1,
+        low=2.0,
         high=3600,
     )
 
@@ -156,7 +156,7 @@ class Settings:
     )
     engine_key: str | None = _UPSTREAM(None, "Bearer key for engine_url.", secret=True)
     engine_model: str | None = _UPSTREAM(
-        None, "Model to ask engine_url for.", shown="the first that it lists"
+        None, "Model to ask engine_url for.", shown="its only one"
     )
     engine_context: int = _UPSTREAM(
         0, "Context of engine_url; 0 asks it.", unit="tokens", low=0, high=2**24
