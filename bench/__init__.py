@@ -4,11 +4,15 @@
 package: nothing in `src` knows it. It drives real processes over HTTP, as clients do.
 
     arithmetic   quantiles, pairs, aims: numbers in, numbers out
-    machine      what it ran on, and how busy that was
+    machine      what it ran on, and how busy others kept that
     wire         is this reply whole and right?
     load         the load generator, a process of its own
+    streamed     one stream, and when each piece of it came
     baseline     a bare Starlette server that validates nothing, to compare with
+    scripted     what the scripted engine replies, and the requests that ask for it
     processes    starts servers, asks what they use, stops them
-    suite_*      one thing to measure each: rows for the table
+    engine_host  the real server, telling where its engine is
+    suite        what a suite is; suite_*: one thing to measure each, rows for the table
     report       rows -> a table and a JSON file
+    store        the store alone, without a server: python bench/store.py
 """
