@@ -155,9 +155,7 @@ class Settings:
         None, "Use this Chat Completions server instead of weights of our own."
     )
     engine_key: str | None = _UPSTREAM(None, "Bearer key for engine_url.", secret=True)
-    engine_model: str | None = _UPSTREAM(
-        None, "Model to ask engine_url for.", shown="its only one"
-    )
+    engine_model: str | None = _UPSTREAM(None, "Model to ask engine_url for.", shown="its only one")
     engine_context: int = _UPSTREAM(
         0, "Context of engine_url; 0 asks it.", unit="tokens", low=0, high=2**24
     )
