@@ -1,7 +1,7 @@
 """The promises between the rooms: what `build.py` plugs together.
 
 Each protocol says who may raise what. Rooms above the line depend on these types only, never on
-an implementation. `Tool`, `Memory` and `Monitor` join them with the rooms that need them.
+an implementation. `Memory` and `Monitor` join them with the rooms that need them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,32 @@ from typing import Literal, Protocol
 
 from ouzel.core.events import Event
 from ouzel.core.items import Item
-from ouzel.core.request import Sampling
+from ouzel.core.request import CustomTool, FunctionTool, HostedTool, Sampling
 from ouzel.core.runs import Run
-from ouzel.core.turns import EngineDelta, Turn
+from ouzel.core.turns import EngineDelta, Halt, Pace, Turn
 
-Capability = Literal["logprobs", "logit_bias", "seed", "stop", "penalties"]
-"""Parameters that not every engine honours; a request for one that is missing is refused."""
+Capability = Literal[
+    "logprobs",
+    "logit_bias",
+    "seed",
+    "stop",
+    "penalties",
+    "grammar",
+    "json_schema",
+    "opening",
+    "tools",
+    "images",
+]
+"""What not every engine can. Of the first five, a request for one that is missing is refused; the
+loop finds its way around the others: `grammar` (GBNF), `json_schema`, `opening` (it goes on with
+an assistant's message that has begun), `tools` (native calls that really come), `images`."""
+
+Thinks = Literal["no", "channel", "tags", "open"]
+"""How thinking shows: not at all; in a channel of its own (`reasoning_content`); in the text,
+between `<think>` and `</think>`; or in the text from its start, ended by `</think>`."""
+
+ToolStyle = Literal["native", "guided"]
+"""How a model is brought to call tools: in its own way, or led by the loop step by step."""
 
 EngineState = Literal["starting", "ready", "restarting", "failed", "stopped"]
 
@@ -35,6 +55,8 @@ class EngineInfo:
         defaults: the sampling that is used, and told to the client, where a request leaves it
             open; temperature and top_p are always set.
         detail: short facts for people (`doctor`, `/health`), such as slots and threads.
+        thinks: how its thinking shows, as it was seen at start-up.
+        tool_style: how it is brought to call tools, as its catalogue entry or the user says.
     """
 
     model: str
@@ -43,6 +65,8 @@ class EngineInfo:
     created_at: float
     detail: tuple[tuple[str, str], ...] = ()
     defaults: Sampling = Sampling(temperature=1.0, top_p=1.0)
+    thinks: Thinks = "no"
+    tool_style: ToolStyle = "guided"
 
 
 class Engine(Protocol):
@@ -66,11 +90,17 @@ class Engine(Protocol):
         """Let everything go: processes, connections, tasks. Never raises; may be called twice."""
         ...
 
-    def stream(self, turn: Turn) -> AsyncGenerator[EngineDelta, None]:
+    @property
+    def pace(self) -> Pace:
+        """How fast it is, measured; the best guess there is before the first turn."""
+        ...
+
+    def stream(self, turn: Turn, halt: Halt | None = None) -> AsyncGenerator[EngineDelta, None]:
         """Generate. Yields deltas and then exactly one TurnDone.
 
         Closing the generator (`aclose`, or cancelling the task that iterates it) frees the
-        engine's slot at once.
+        engine's slot at once; so does a wish in `halt`, after which TurnDone still comes, with
+        reason `halted` and the tokens counted.
 
         Raises:
             EngineUnavailable: nothing was emitted and the engine takes no turns now.
@@ -84,6 +114,75 @@ class Engine(Protocol):
         """Tokens of the turn's prompt, template included, as the engine itself counts them.
 
         Raises the same as `stream`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a hosted tool.
+
+    Args:
+        id: the id of the item under which the call is shown.
+        tool: the tool as the request offers it, with its settings.
+        name: which of the tool's functions.
+        arguments: valid JSON for a function, plain text for a custom tool.
+        owner: who asks.
+        within: seconds that the call should take at most; it is cancelled after that.
+    """
+
+    id: str
+    tool: HostedTool
+    name: str
+    arguments: str
+    owner: str
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running tool says where it is; see `core.events.ItemStage`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """How a call ended.
+
+    Args:
+        text: what the model is shown.
+        failed: the tool could not do it; `text` says why.
+        item: the finished item, where it says more than `HostedCall` can.
+    """
+
+    text: str
+    failed: bool = False
+    item: Item | None = None
+
+
+class Tool(Protocol):
+    """A tool that this server runs by itself. docs/add-a-tool.md shows how to write one."""
+
+    @property
+    def type(self) -> str:
+        """Its `type` in a request's tools."""
+        ...
+
+    def offer(self, asked: HostedTool) -> Sequence[FunctionTool | CustomTool]:
+        """What the model may call, most often one function; short words, since they are read by
+        the engine. Raises RequestError if the settings are wrong, with a `param` within them."""
+        ...
+
+    def begin(self, call: Invocation) -> Item:
+        """The item under which the call is shown while it runs, with the id of the call."""
+        ...
+
+    def run(self, call: Invocation) -> AsyncGenerator[Stage | ToolOutcome, None]:
+        """Do it. Yields stages, if it has any, and then exactly one ToolOutcome.
+
+        Raises:
+            ToolError: it cannot; the message is shown to the model, which may try again.
         """
         ...
 

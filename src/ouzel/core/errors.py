@@ -11,6 +11,7 @@
     ├── EngineError              the engine's: ends a run as `failed`, answered with 500 or 503
     │   ├── EngineUnavailable    starting, restarting or unreachable; nothing was emitted
     │   └── EngineDied           it went away, or fell silent, in the middle of a turn
+    ├── ToolError                a tool's: shown to the model, which may try again
     ├── StoreError               what had to be kept could not be
     ├── WeightsError             a catalogue entry, a download or a file on disk is not usable
     └── ShuttingDown             the server is stopping; running requests end with this
@@ -137,6 +138,10 @@ class EngineUnavailable(EngineError):
 
 class EngineDied(EngineError):
     """The engine went away, broke its protocol, or fell silent in the middle of a turn."""
+
+
+class ToolError(OuzelError):
+    """A tool could not do what it was asked; the model sees the message and can act on it."""
 
 
 class StoreError(OuzelError):

@@ -1,11 +1,13 @@
 """The kinds of event that a run emits, in the order in which they may come.
 
-    RunQueued? RunStarted (ItemStarted (PartStarted Delta* PartDone)* ItemDone)* RunFinished
+    RunQueued? RunStarted (ItemStarted (PartStarted Delta* PartDone)* ItemStage* ItemDone)*
+    RunFinished
+
+Items of tools that run side by side may overlap; those of the model never do.
 
 Exactly one `RunFinished` ends every run, whatever failed. Protocol writers in `api` turn these
 into wire events; the store keeps them as they are. Nothing here knows JSON or sequence numbers.
-Item stages (searching, interpreting, ...) and annotations join this list with the tools that
-need them.
+Annotations join this list with the tools that need them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Literal
 from ouzel.core.items import Item, TokenLogprob
 from ouzel.core.turns import Usage
 
-Channel = Literal["text", "refusal", "reasoning", "summary"]
+Channel = Literal["text", "refusal", "reasoning", "summary", "arguments", "input"]
 RunStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 IncompleteReason = Literal["max_output_tokens", "content_filter"]
 
@@ -82,6 +84,16 @@ class PartDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemStage:
+    """A tool that runs has come to another stage (`searching`, `interpreting`, ...)."""
+
+    index: int
+    item_id: str
+    stage: str
+    kind: Literal["item_stage"] = field(default="item_stage", init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ItemDone:
     """An item is finished, as it will stay."""
 
@@ -127,5 +139,13 @@ class RunFinished:
 
 
 Event = (
-    RunQueued | RunStarted | ItemStarted | PartStarted | Delta | PartDone | ItemDone | RunFinished
+    RunQueued
+    | RunStarted
+    | ItemStarted
+    | PartStarted
+    | Delta
+    | PartDone
+    | ItemStage
+    | ItemDone
+    | RunFinished
 )

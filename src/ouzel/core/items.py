@@ -94,4 +94,87 @@ class Reasoning:
     kind: Literal["reasoning"] = field(default="reasoning", init=False)
 
 
-Item = Message | Reasoning
+@dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """The model wants one of the client's functions run.
+
+    Args:
+        call_id: joins the call with its output.
+        arguments: a JSON object as text, valid for the function's schema.
+    """
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str = ""
+    status: ItemStatus = "completed"
+    kind: Literal["function_call"] = field(default="function_call", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CustomCall:
+    """The model wants one of the client's custom tools run, which take plain text.
+
+    Args:
+        call_id: joins the call with its output.
+        input: the text, in the tool's grammar where it has one.
+    """
+
+    id: str
+    call_id: str
+    name: str
+    input: str = ""
+    status: ItemStatus = "completed"
+    kind: Literal["custom_call"] = field(default="custom_call", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutput:
+    """What came of a function call or a custom call, given back by the client.
+
+    Args:
+        call_id: the call's.
+        parts: the output; one part where the client gave a string.
+        of: which kind of call it answers.
+        plain: the client gave a string, not an array of parts.
+    """
+
+    id: str
+    call_id: str
+    parts: tuple[Part, ...]
+    of: Literal["function", "custom"] = "function"
+    plain: bool = True
+    status: ItemStatus = "completed"
+    kind: Literal["call_output"] = field(default="call_output", init=False)
+
+    @property
+    def text(self) -> str:
+        """The whole output as one string."""
+        return "".join(part.text for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCall:
+    """A tool that this server ran by itself, with what came of it.
+
+    Args:
+        label: whose tool it is: a server's name, or the tool's type for our own.
+        arguments: a JSON object as text.
+        output: what the tool said, None while it runs and where it failed.
+        error: why it failed, as the model was told.
+    """
+
+    id: str
+    label: str
+    name: str
+    arguments: str = ""
+    output: str | None = None
+    error: str | None = None
+    status: Literal["in_progress", "completed", "failed"] = "completed"
+    kind: Literal["hosted_call"] = field(default="hosted_call", init=False)
+
+
+Call = FunctionCall | CustomCall
+"""What the client is asked to run."""
+
+Item = Message | Reasoning | FunctionCall | CustomCall | CallOutput | HostedCall

@@ -41,6 +41,106 @@ class Sampling:
     top_logprobs: int | None = None
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high"]
+"""How much the model may think before it answers, least first."""
+
+Summary = Literal["auto", "concise", "detailed"]
+Verbosity = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTool:
+    """A function with JSON arguments that the model may call.
+
+    Args:
+        parameters: JSON Schema of the arguments, as compact JSON text; of an object.
+        strict: the schema is of the strict kind; calls are valid for the schema in any case.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type":"object","properties":{}}'
+    strict: bool = False
+    kind: Literal["function_tool"] = field(default="function_tool", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the input of a custom tool must look like."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class CustomTool:
+    """A tool that takes plain text.
+
+    Args:
+        language: what the text is written in (`python`), where that is known: it opens the
+            fence in which models write it best. Never read from clients.
+    """
+
+    name: str
+    description: str = ""
+    grammar: Grammar | None = None
+    language: str = ""
+    kind: Literal["custom_tool"] = field(default="custom_tool", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HostedTool:
+    """A tool that this server runs by itself.
+
+    Args:
+        type: its name in requests.
+        settings: what the client set for it, a JSON object as compact text.
+    """
+
+    type: str
+    settings: str = "{}"
+    kind: Literal["hosted_tool"] = field(default="hosted_tool", init=False)
+
+
+ToolSpec = FunctionTool | CustomTool | HostedTool
+"""A tool as a request offers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether tools are called, and which of those offered.
+
+    Args:
+        mode: `none`, `auto`, or `required`: at least one call before the answer.
+        names: the only ones that may be called (hosted tools by type); None means all offered.
+        form: how the client put it: a bare mode, one tool by name, or a list of allowed tools.
+    """
+
+    mode: Literal["none", "auto", "required"] = "auto"
+    names: tuple[str, ...] | None = None
+    form: Literal["mode", "named", "allowed"] = "mode"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the answer's text must be.
+
+    Args:
+        type: plain text, any JSON object, or JSON that is valid for `schema`.
+        name: the schema's name.
+        description: what the schema is for.
+        schema: JSON Schema as compact JSON text.
+        strict: what the client asked; answers are valid for the schema in any case, None where
+            it was not said.
+    """
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str = ""
+    description: str | None = None
+    schema: str = "{}"
+    strict: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to the server.
@@ -56,6 +156,16 @@ class Request:
         metadata: up to 16 string pairs, kept and given back.
         labels: parameters without effect on the answer that are echoed to the client (`user`,
             `safety_identifier`, `prompt_cache_key`, `service_tier`, ...).
+        tools: what the model may call, names unlike each other.
+        tool_choice: whether it must, and which.
+        parallel_tool_calls: several of the client's tools may be called at once.
+        max_tool_calls: most calls of hosted tools in this run; None leaves it to the server.
+        effort: how much to think; None is the model's own default.
+        summary: summarise the thinking for the client; None asks for no summary.
+        format: what the answer's text must be.
+        verbosity: how long an answer the client likes.
+        answer_within: seconds from admission in which the answer should be whole; None takes the
+            server's setting, 0 sets no limit.
     """
 
     protocol: Protocol
@@ -68,3 +178,12 @@ class Request:
     store: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    max_tool_calls: int | None = None
+    effort: Effort | None = None
+    summary: Summary | None = None
+    format: Format = Format()
+    verbosity: Verbosity = "medium"
+    answer_within: float | None = None

@@ -6,7 +6,8 @@ and `api` writes it as a response object or a completion. It knows none of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ouzel.core.events import Failure, IncompleteReason, RunStatus
 from ouzel.core.items import Item
@@ -24,6 +25,8 @@ class Run:
         model: the served model's own name.
         created_at: seconds since the epoch.
         output: finished items, in order.
+        tally: what happened on the way, counted by name (`calls`, `repaired_calls`, ...); see
+            `loop.tally`.
     """
 
     id: str
@@ -37,3 +40,4 @@ class Run:
     failure: Failure | None = None
     incomplete: IncompleteReason | None = None
     finished_at: float | None = None
+    tally: Mapping[str, int] = field(default_factory=dict)

@@ -10,16 +10,36 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ouzel.core.items import Role, TokenLogprob
-from ouzel.core.request import Sampling
+from ouzel.core.request import Effort, FunctionTool, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class TurnCall:
+    """A call that was made earlier, as engines with native tools are shown it.
+
+    Args:
+        arguments: a JSON object as text.
+    """
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class TurnMessage:
-    """One message of the prompt, already plain text."""
+    """One message of the prompt, already plain text.
 
-    role: Role
+    Args:
+        calls: what the assistant called with this message (native tools only).
+        call_id: which call a `tool` message answers (native tools only).
+    """
+
+    role: Role | Literal["tool"]
     text: str
     name: str | None = None
+    calls: tuple[TurnCall, ...] = ()
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +50,56 @@ class Turn:
         messages: the prompt, oldest first.
         sampling: how tokens are picked.
         max_tokens: upper bound for generated tokens; None means up to the context window.
+        opening: what the assistant's message begins with already; the engine goes on from there
+            and does not say it again. Needs the capability `opening`.
+        grammar: GBNF of everything that is generated (after `opening`). Needs `grammar`.
+        schema: JSON Schema as text: what is generated is one JSON value that is valid for it.
+            Needs `json_schema`. At most one of `grammar` and `schema` is set.
+        tools: functions that the model may call in its own way. Needs `tools`.
+        tool_mode: whether it may, or must.
+        parallel: several calls at once are welcome.
+        effort: how much to think, for models that think natively; None leaves it to them.
     """
 
     messages: tuple[TurnMessage, ...]
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    opening: str = ""
+    grammar: str | None = None
+    schema: str | None = None
+    tools: tuple[FunctionTool, ...] = ()
+    tool_mode: Literal["none", "auto", "required"] = "auto"
+    parallel: bool = True
+    effort: Effort | None = None
+
+
+class Halt:
+    """A wish that a turn ends soon, made by whoever reads it.
+
+    The engine looks at it whenever it is asked for its next delta; it then generates no further
+    and ends the turn with a TurnDone of reason `halted`, tokens counted.
+
+    Attributes:
+        wished: whether the turn shall end.
+    """
+
+    __slots__ = ("wished",)
+
+    def __init__(self) -> None:
+        self.wished = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast an engine is at present, as it measured in recent turns.
+
+    Args:
+        prefill: prompt tokens a second that are read, cached ones not counted.
+        decode: tokens a second that one stream generates.
+    """
+
+    prefill: float
+    decode: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +165,12 @@ class TurnDone:
 
     Args:
         reason: `stop` (the model ended, or a stop sequence came), `length` (the token limit or
-            the context window was reached), `calls` (tools are wanted), `filter`.
+            the context window was reached), `calls` (tools are wanted), `filter`, `halted` (the
+            reader wished it).
         usage: tokens of this turn.
     """
 
-    reason: Literal["stop", "length", "calls", "filter"]
+    reason: Literal["stop", "length", "calls", "filter", "halted"]
     usage: Usage = field(default_factory=Usage)
 
 
