@@ -1,0 +1,75 @@
+"""How fast an engine is: rates from what turns took.
+
+A `PaceMeter` is told of readings and keeps an average in which recent tokens weigh more. It knows
+no clock and no engine; who measures, and how, is the engine's matter.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ouzel.core.turns import Pace
+
+LEAST_PREFILL: Final = 32
+"""Prompt tokens below which a reading says more about the way there than about the engine."""
+
+LEAST_DECODE: Final = 8
+"""The same for generated tokens."""
+
+PREFILL_HALF: Final = 1024
+DECODE_HALF: Final = 256
+"""Tokens after which an older reading counts half: a few turns. Counted in tokens and not in
+readings, so that a long turn weighs what it is worth."""
+
+
+class PaceMeter:
+    """Averages rates.
+
+    Args:
+        guess: what is told before the first reading.
+    """
+
+    __slots__ = ("_decode", "_guess", "_prefill")
+
+    def __init__(self, guess: Pace) -> None:
+        self._guess = guess
+        self._prefill = _Rate(PREFILL_HALF)
+        self._decode = _Rate(DECODE_HALF)
+
+    @property
+    def pace(self) -> Pace:
+        """The rates now, tokens a second."""
+        return Pace(
+            self._prefill.value(self._guess.prefill), self._decode.value(self._guess.decode)
+        )
+
+    def prefilled(self, tokens: int, seconds: float) -> None:
+        """So many prompt tokens, none of them cached, were read in so many seconds."""
+        if tokens >= LEAST_PREFILL:
+            self._prefill.add(tokens, seconds)
+
+    def decoded(self, tokens: int, seconds: float) -> None:
+        """One stream generated so many tokens in so many seconds, whatever ran beside it."""
+        if tokens >= LEAST_DECODE:
+            self._decode.add(tokens, seconds)
+
+
+class _Rate:
+    """Tokens over seconds, both fading: the mean is right also where readings differ in size."""
+
+    __slots__ = ("_half", "_seconds", "_tokens")
+
+    def __init__(self, half: int) -> None:
+        self._half = half
+        self._tokens = 0.0
+        self._seconds = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        if seconds <= 0.0:
+            return
+        fade = 0.5 ** (tokens / self._half)
+        self._tokens = self._tokens * fade + tokens
+        self._seconds = self._seconds * fade + seconds
+
+    def value(self, guess: float) -> float:
+        return self._tokens / self._seconds if self._seconds else guess
