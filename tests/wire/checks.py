@@ -6,8 +6,10 @@ here it is checked that the fields and events agree with each other:
 
 - `sequence_number` counts from 0 without gaps;
 - one `response.created` first, one terminal event last, and nothing after it;
-- items and parts open and close in order, with the same ids and indexes throughout;
+- items and parts open and close in order, with the same ids and indexes throughout; items overlap
+  only where the server runs tools side by side;
 - deltas joined are the text of the `.done` event, of its part, of its item;
+- calls in chunks have ids and names once, and places without gaps;
 - the items that were streamed are the `output` of the final object.
 
 It knows the format only: nothing of Ouzel is imported.
@@ -19,15 +21,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from wire.item_checks import Items, same
 from wire.wire_schema import open_item, valid
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-_DONE_TEXT = {
-    "response.output_text": "text",
-    "response.refusal": "refusal",
-    "response.reasoning_text": "text",
-    "response.reasoning_summary_text": "text",
-}
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,14 @@ class ChatTranscript:
     Args:
         chunks: the chunks, in order, without the error.
         finish: the finish reason of each choice that has one.
+        calls: the calls of each choice that has some, put together as a message has them.
         usage: what the usage chunk says, if there is one.
         error: the error that ended the stream, if one did.
     """
 
     chunks: list[dict[str, Any]] = field(default_factory=list)
     finish: dict[int, str] = field(default_factory=dict)
+    calls: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
@@ -85,13 +84,13 @@ def check_response(body: bytes | dict[str, Any]) -> dict[str, Any]:
     valid("response", response)
     status = response["status"]
     assert response["id"].startswith("resp_"), f"odd id {response['id']!r}"
-    _same(bool(response["error"]), status == "failed", "an error goes with `failed` only")
-    _same(
+    same(bool(response["error"]), status == "failed", "an error goes with `failed` only")
+    same(
         bool(response["incomplete_details"]),
         status == "incomplete",
         "incomplete_details go with `incomplete` only",
     )
-    _same(
+    same(
         response["completed_at"] is not None,
         status == "completed",
         "completed_at goes with `completed` only",
@@ -113,22 +112,22 @@ def check_response_stream(sse: bytes) -> ResponseTranscript:
     events = [_named_event(name, data) for name, data in _blocks(sse)]
     for number, event in enumerate(events):
         valid(event["type"], event)
-        _same(event["sequence_number"], number, f"sequence_number of {event['type']}")
+        same(event["sequence_number"], number, f"sequence_number of {event['type']}")
     names = [event["type"] for event in events]
-    _same(names[:1], ["response.created"], "the first event")
+    same(names[:1], ["response.created"], "the first event")
     terminal = [name for name in names if name in TERMINAL]
     assert len(terminal) == 1, f"not exactly one terminal event: {terminal}"
-    _same(names[-1], terminal[0], "the last event")
+    same(names[-1], terminal[0], "the last event")
     assert "response.in_progress" in names, "the response never began"
     begun = names.index("response.in_progress")
-    _same(names[1:begun], ["response.queued"][: begun - 1], "what comes before in_progress")
+    same(names[1:begun], ["response.queued"][: begun - 1], "what comes before in_progress")
     _check_lifecycle(events[: begun + 1], events[-1])
-    streamed = _Items()
+    streamed = Items()
     for event in events[begun + 1 : -1]:
         streamed.take(event)
-    assert streamed.item is None, f"{streamed.item} is not closed at the end"
+    assert not streamed.open, f"not closed at the end: {streamed.open}"
     final = events[-1]["response"]
-    _same(streamed.done, final["output"], "the final output and the items that were streamed")
+    same(streamed.done, final["output"], "the final output and the items that were streamed")
     return ResponseTranscript(events, final)
 
 
@@ -145,99 +144,11 @@ def _check_lifecycle(first: list[dict[str, Any]], last: dict[str, Any]) -> None:
     for event in first:
         response = check_response(event["response"])
         waits = queued and event["type"] != "response.in_progress"
-        _same(response["status"], "queued" if waits else "in_progress", event["type"])
-        _same(response["output"], [], f"output in {event['type']}")
+        same(response["status"], "queued" if waits else "in_progress", event["type"])
+        same(response["output"], [], f"output in {event['type']}")
         for name in response.keys() - changing:
-            _same(response[name], final[name], f"{name} in {event['type']} and at the end")
-        _same(response.keys(), final.keys(), "the fields of the response")
-
-
-class _Items:
-    """Follows items and their parts through a stream."""
-
-    def __init__(self) -> None:
-        self.done: list[dict[str, Any]] = []
-        self.item: dict[str, Any] | None = None
-        self._part: dict[str, Any] | None = None
-        self._place: tuple[Any, ...] = ()
-        self._deltas: list[str] = []
-        self._logprobs: list[dict[str, Any]] = []
-        self._closing: dict[str, Any] | None = None
-        self._parts: dict[str, list[dict[str, Any]]] = {}
-
-    def take(self, event: dict[str, Any]) -> None:
-        """The next event between `in_progress` and the terminal one."""
-        name = event["type"]
-        _same(event["output_index"], len(self.done), f"output_index of {name}")
-        stem, _, stage = name.rpartition(".")
-        if name == "response.output_item.added":
-            self._open(event["item"])
-        elif name == "response.output_item.done":
-            self._close(event["item"])
-        elif stem.endswith("_part"):
-            self._open_part(event) if stage == "added" else self._close_part(event)
-        else:
-            assert self._part is not None, f"{name} outside of a part"
-            _same(_place(event), self._place, f"the part that {name} belongs to")
-            assert self._closing is None, f"{name} after the part's text was done"
-            self._delta(event) if stage == "delta" else self._text_done(event, _DONE_TEXT[stem])
-
-    def _open(self, item: dict[str, Any]) -> None:
-        assert self.item is None, f"{item['id']} begins inside of another item"
-        _same(item["status"], "in_progress", "status of an item that begins")
-        _same(item.get("content") or [], [], "content of an item that begins")
-        _same(item.get("summary") or [], [], "summary of an item that begins")
-        self.item, self._parts = item, {"content": [], "summary": []}
-
-    def _close(self, item: dict[str, Any]) -> None:
-        assert self.item is not None, f"{item['id']} ends without having begun"
-        assert self._part is None, f"{item['id']} ends with an open part"
-        for name in ("id", "type", "role"):
-            _same(item.get(name), self.item.get(name), f"{name} of an item that ends")
-        assert item["status"] in ("completed", "incomplete"), f"{item['id']}: {item['status']}"
-        # Parts without text may be left out of the item.
-        for group, parts in self._parts.items():
-            written = [part for part in parts if item["type"] == "message" or part["text"]]
-            _same(item.get(group) or [], written, f"{group} of {item['id']} and its parts")
-        self.item = None
-        self.done.append(item)
-
-    def _open_part(self, event: dict[str, Any]) -> None:
-        assert self.item is not None, f"{event['type']} outside of an item"
-        assert self._part is None, f"{event['type']} inside of another part"
-        _same(event["item_id"], self.item["id"], f"item_id of {event['type']}")
-        group = "summary" if "summary_index" in event else "content"
-        _same(event[f"{group}_index"], len(self._parts[group]), f"{group}_index")
-        part = event["part"]
-        _same(part.get("text", part.get("refusal")), "", "text of a part that begins")
-        self._part, self._place, self._closing = part, _place(event), None
-        self._deltas, self._logprobs = [], []
-
-    def _delta(self, event: dict[str, Any]) -> None:
-        self._deltas.append(event["delta"])
-        self._logprobs.extend(event.get("logprobs") or ())
-
-    def _text_done(self, event: dict[str, Any], name: str) -> None:
-        _same("".join(self._deltas), event[name], f"the joined deltas and {event['type']}")
-        _same(self._logprobs, event.get("logprobs") or [], f"log-probabilities of {event['type']}")
-        self._closing = event
-
-    def _close_part(self, event: dict[str, Any]) -> None:
-        assert self._part is not None, f"{event['type']} without a part"
-        assert self._closing is not None, f"{event['type']} before its text was done"
-        _same(_place(event), self._place, f"the part that {event['type']} belongs to")
-        part = event["part"]
-        _same(part["type"], self._part["type"], "type of a part that ends")
-        _same(part.get("text", part.get("refusal")), "".join(self._deltas), "text of a part")
-        _same(part.get("logprobs") or [], self._logprobs, "log-probabilities of a part")
-        group = "summary" if "summary_index" in event else "content"
-        self._parts[group].append(part)
-        self._part = None
-
-
-def _place(event: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("item_id", "output_index", "content_index", "summary_index")
-    return tuple(event.get(name) for name in names)
+            same(response[name], final[name], f"{name} in {event['type']} and at the end")
+        same(response.keys(), final.keys(), "the fields of the response")
 
 
 def check_chat(body: bytes | dict[str, Any]) -> dict[str, Any]:
@@ -247,7 +158,12 @@ def check_chat(body: bytes | dict[str, Any]) -> dict[str, Any]:
     assert completion["id"].startswith("chatcmpl-"), f"odd id {completion['id']!r}"
     indexes = [choice["index"] for choice in completion["choices"]]
     assert indexes, "no choices"
-    _same(indexes, list(range(len(indexes))), "the choices' indexes")
+    same(indexes, list(range(len(indexes))), "the choices' indexes")
+    for choice in completion["choices"]:
+        calls = choice["message"].get("tool_calls")
+        assert calls is None or calls, "an empty list of calls"
+        called = choice["finish_reason"] == "tool_calls"
+        assert not called or calls, f"choice {choice['index']} called nothing"
     if completion.get("usage") is not None:
         _check_usage(completion["usage"], "prompt", "completion")
     return completion
@@ -263,7 +179,7 @@ def check_chat_stream(sse: bytes, *, interrupted: bool = False) -> ChatTranscrip
     blocks = _blocks(sse)
     assert all(name is None for name, _ in blocks), "a chunk has an `event:` line"
     lines = [data for _, data in blocks]
-    _same(lines[-1:], [b"[DONE]"], "the last line")
+    same(lines[-1:], [b"[DONE]"], "the last line")
     seen = ChatTranscript()
     begun: set[int] = set()
     for line in lines[:-1]:
@@ -278,8 +194,8 @@ def check_chat_stream(sse: bytes, *, interrupted: bool = False) -> ChatTranscrip
         if seen.chunks:
             constant = ("id", "created", "model", "service_tier", "system_fingerprint")
             for name in constant:
-                _same(body.get(name), seen.chunks[0].get(name), f"{name} of two chunks")
-            _same("usage" in body, "usage" in seen.chunks[0], "usage in two chunks")
+                same(body.get(name), seen.chunks[0].get(name), f"{name} of two chunks")
+            same("usage" in body, "usage" in seen.chunks[0], "usage in two chunks")
         seen.chunks.append(body)
         if not body["choices"]:
             _check_usage(body["usage"], "prompt", "completion")
@@ -288,27 +204,50 @@ def check_chat_stream(sse: bytes, *, interrupted: bool = False) -> ChatTranscrip
             _check_choice(choice, begun, seen)
     if seen.error is None:
         assert begun, "nothing was said"
-        _same(set(seen.finish), begun, "the choices that ended and those that began")
+        same(set(seen.finish), begun, "the choices that ended and those that began")
         announced = "usage" in seen.chunks[0]
         if seen.usage is not None or not interrupted:
-            _same(announced, seen.usage is not None, "usage announced and given")
+            same(announced, seen.usage is not None, "usage announced and given")
     return seen
 
 
 def _check_choice(choice: dict[str, Any], begun: set[int], seen: ChatTranscript) -> None:
     index = choice["index"]
-    _same("role" in choice["delta"], index not in begun, "a role comes first and once")
+    same("role" in choice["delta"], index not in begun, "a role comes first and once")
     assert index not in seen.finish, f"choice {index} goes on after its end"
     begun.add(index)
+    for piece in choice["delta"].get("tool_calls") or ():
+        _join_call(seen.calls.setdefault(index, []), piece)
     if choice["finish_reason"] is not None:
         seen.finish[index] = choice["finish_reason"]
+        called = choice["finish_reason"] == "tool_calls"
+        assert not called or seen.calls.get(index), f"choice {index} called nothing"
+
+
+def _join_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
+    """Take the next piece of a call: first its id, type and name, then more of its text."""
+    piece = dict(piece)
+    place = piece.pop("index")
+    if place == len(calls):
+        same(set(piece), {"id", "type", piece["type"]}, "what a call begins with")
+        kind = piece["type"]
+        text = "arguments" if kind == "function" else "input"
+        same(set(piece[kind]), {"name", text}, "what a call begins with")
+        calls.append({**piece, kind: dict(piece[kind])})
+        return
+    assert place == len(calls) - 1, f"call {place} after {len(calls)} calls"
+    call = calls[place]
+    kind = call["type"]
+    text = "arguments" if kind == "function" else "input"
+    same(piece, {kind: {text: piece.get(kind, {}).get(text)}}, "what a call goes on with")
+    call[kind][text] += piece[kind][text]
 
 
 def check_error(body: bytes | dict[str, Any]) -> dict[str, Any]:
     """An error body: all four fields, and words for a person."""
     parsed = _parsed(body)
     valid("error", parsed)
-    _same(set(parsed["error"]), {"message", "type", "param", "code"}, "the error's fields")
+    same(set(parsed["error"]), {"message", "type", "param", "code"}, "the error's fields")
     assert parsed["error"]["message"].strip(), "an error without words"
     return parsed
 
@@ -318,8 +257,8 @@ def check_input_items(body: bytes | dict[str, Any]) -> dict[str, Any]:
     page = _parsed(body)
     valid("input_items", page)
     ids = [item["id"] for item in page["data"]]
-    _same(page["first_id"], ids[0] if ids else "", "first_id")
-    _same(page["last_id"], ids[-1] if ids else "", "last_id")
+    same(page["first_id"], ids[0] if ids else "", "first_id")
+    same(page["last_id"], ids[-1] if ids else "", "last_id")
     for item in page["data"]:
         open_item(item)
     return page
@@ -334,7 +273,7 @@ def check_body(name: str, body: bytes | dict[str, Any]) -> dict[str, Any]:
 
 def _check_usage(usage: dict[str, Any], asked: str, answered: str) -> None:
     given, said = usage[f"{asked}_tokens"], usage[f"{answered}_tokens"]
-    _same(usage["total_tokens"], given + said, "total_tokens")
+    same(usage["total_tokens"], given + said, "total_tokens")
     cached = usage[f"{asked}_tokens_details"]["cached_tokens"]
     thought = usage[f"{answered}_tokens_details"]["reasoning_tokens"]
     assert 0 <= cached <= given, f"{cached} cached tokens of {given}"
@@ -364,7 +303,7 @@ def _blocks(sse: bytes) -> list[tuple[str | None, bytes]]:
 def _named_event(name: str | None, data: bytes) -> dict[str, Any]:
     event = _parsed(data)
     assert name is not None, f"no `event:` line before {data!r}"
-    _same(name, event.get("type"), "the `event:` line and the type")
+    same(name, event.get("type"), "the `event:` line and the type")
     return event
 
 
@@ -380,7 +319,3 @@ def _parsed(body: bytes | dict[str, Any]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise AssertionError(f"{name} is not JSON")
-
-
-def _same(found: Any, wanted: Any, what: str) -> None:
-    assert found == wanted, f"{what}: {found!r} is not {wanted!r}"

@@ -82,7 +82,14 @@ def test_every_other_end_reaches_the_client(client: openai.OpenAI, kind: str, st
 @pytest.mark.parametrize("client", ["responses-input-items.json"], indirect=True)
 def test_input_items(client: openai.OpenAI) -> None:
     page = client.responses.input_items.list("resp_0")
-    assert [item.type for item in page.data] == ["message"] * 4
+    assert [item.type for item in page.data] == [
+        *["message"] * 4,
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+    ]
 
 
 @pytest.mark.parametrize("client", ["chat-thinking.json"], indirect=True)

@@ -21,6 +21,9 @@ from ouzel.core.events import (
     RunStarted,
 )
 from ouzel.core.items import (
+    CustomCall,
+    FunctionCall,
+    HostedCall,
     Item,
     ItemStatus,
     Message,
@@ -104,6 +107,31 @@ def item_events(index: int, parts: Sequence[Said], status: ItemStatus) -> list[E
     else:
         whole = Message(item_id, "assistant", tuple(map(_message_part, parts)), status)
     return [*events, ItemDone(index, whole)]
+
+
+CallItem = FunctionCall | CustomCall | HostedCall
+
+
+def called(index: int, whole: CallItem, *pieces: str) -> list[Event]:
+    """All events of one call; the pieces joined are what it is made of."""
+    channel: Channel = "input" if isinstance(whole, CustomCall) else "arguments"
+    place = (index, whole.id, 0, channel)
+    empty: dict[str, Any] = {channel: "", "status": "in_progress"}
+    if isinstance(whole, HostedCall):
+        empty |= {"output": None, "error": None}
+    return [
+        ItemStarted(index, replace(whole, **empty)),
+        PartStarted(*place),
+        *(Delta(*place, piece) for piece in pieces),
+        PartDone(*place, "".join(pieces)),
+        ItemDone(index, replace(whole, **{channel: "".join(pieces)})),
+    ]
+
+
+def run_of(*items: Sequence[Event], usage: Usage = USAGE) -> list[Event]:
+    """All events of a completed run, from the events of its items."""
+    events = [event for each in items for event in each]
+    return [RunStarted(), *events, RunFinished("completed", usage, FINISHED)]
 
 
 def _message_part(part: Said) -> Part:

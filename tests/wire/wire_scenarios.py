@@ -15,16 +15,37 @@ from pathlib import Path
 from ouzel.api import write_chat, write_responses
 from ouzel.api.writing import advance, encode
 from ouzel.core.events import Event, Failure
-from ouzel.core.items import Message, Reasoning, Refusal, Text, TokenLogprob
+from ouzel.core.items import (
+    CallOutput,
+    CustomCall,
+    FunctionCall,
+    HostedCall,
+    Message,
+    Reasoning,
+    Refusal,
+    Text,
+    TokenLogprob,
+)
+from ouzel.core.request import (
+    CustomTool,
+    Format,
+    FunctionTool,
+    Grammar,
+    HostedTool,
+    ToolChoice,
+)
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from wire.wire_runs import (
     CREATED,
     Said,
+    called,
     chat_run,
+    item_events,
     logprobs_wanted,
     responses_run,
     run_events,
+    run_of,
     said,
 )
 
@@ -82,9 +103,54 @@ def _input_items() -> bytes:
         Message("msg_3", "assistant", (Text("Hi!"),)),
         Message("msg_4", "assistant", (Refusal("No."),)),
         Reasoning("rs_1", "Hm.", ("Thought.",)),
+        FunctionCall("fc_1", "call_1", "weather", '{"city":"Oslo"}'),
+        CallOutput("fco_1", "call_1", (Text("rain"),)),
+        CustomCall("ctc_1", "call_2", "sums", "1+1"),
+        CallOutput("cto_1", "call_2", (Text("2"), Text("!")), "custom", plain=False),
+        HostedCall("mcp_1", "web_search", "search", "{}", "found"),
     )
-    return encode(write_responses.input_items(items, limit=4, order="asc")) + b"\n"
+    return encode(write_responses.input_items(items, limit=9, order="asc")) + b"\n"
 
+
+_SCHEMA = (
+    '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"],'
+    '"additionalProperties":false}'
+)
+_WEATHER = FunctionTool("weather", "Tells the weather.", _SCHEMA, strict=True)
+_SUMS = CustomTool("sums", "", Grammar("regex", "[0-9+]+"))
+_SEARCH = HostedTool("web_search", '{"search_context_size":"low"}')
+_TOOLED = responses_run(
+    tools=(_WEATHER, CustomTool("echo"), _SUMS, _SEARCH),
+    tool_choice=ToolChoice("required", ("weather", "sums"), "allowed"),
+    parallel_tool_calls=False,
+    max_tool_calls=3,
+    effort="low",
+    summary="concise",
+    format=Format("json_schema", "place", "Where it is.", _SCHEMA, strict=True),
+    verbosity="low",
+)
+_NAMED = responses_run(
+    tools=(_WEATHER,),
+    tool_choice=ToolChoice("required", ("weather",), "named"),
+    format=Format("json_object"),
+)
+_OSLO = FunctionCall("fc_1", "call_1", "weather")
+_BERGEN = FunctionCall("fc_2", "call_2", "weather")
+_SUM = CustomCall("ctc_1", "call_3", "sums")
+_FOUND = HostedCall("mcp_1", "web_search", "search", output="A page.")
+_LOST = HostedCall("mcp_2", "web_search", "search", error="No such page.", status="failed")
+_ONE_CALL = run_of(called(0, _OSLO, '{"city":', '"Oslo"}'))
+_TWO_CALLS = run_of(
+    item_events(0, THOUGHT, "completed"),
+    called(1, _OSLO, '{"city":"Oslo"}'),
+    called(2, _BERGEN, '{"city":', '"Bergen"', "}"),
+    usage=THINKING,
+)
+_CUSTOM_CALL = run_of(item_events(0, ANSWER, "completed"), called(1, _SUM, "1+", "1"))
+_first, _second = called(0, _FOUND, "{}"), called(1, _LOST, '{"q":', "1}")
+_HOSTED_CALLS = run_of(  # side by side: the second ends first
+    [*_first[:-1], *_second, _first[-1]], item_events(2, ANSWER, "completed")
+)
 
 _FULL = responses_run(
     instructions="Be brief.",
@@ -116,6 +182,11 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     "responses-incomplete.sse": lambda: _responses(responses_run(), _CUT),
     "responses-failed.sse": lambda: _responses(responses_run(), _FAILED),
     "responses-cancelled.sse": lambda: _responses(responses_run(), _CANCELLED),
+    "responses-call.sse": lambda: _responses(_NAMED, _ONE_CALL),
+    "responses-call.json": lambda: _response(_NAMED, _ONE_CALL),
+    "responses-calls.sse": lambda: _responses(_TOOLED, _TWO_CALLS),
+    "responses-custom-call.sse": lambda: _responses(_TOOLED, _CUSTOM_CALL),
+    "responses-hosted-calls.sse": lambda: _responses(_TOOLED, _HOSTED_CALLS),
     "responses-input-items.json": _input_items,
     "chat-text.sse": lambda: _chat(_TEXT),
     "chat-text.json": lambda: _completion(chat_run(), _TEXT),
@@ -125,6 +196,13 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     "chat-refusal.json": lambda: _completion(chat_run(), _REFUSED),
     "chat-logprobs.sse": lambda: _chat(run_events(SCORED)),
     "chat-logprobs.json": lambda: _completion(chat_run(sampling=_SCORED), run_events(SCORED)),
+    "chat-call.sse": lambda: _chat(_ONE_CALL),
+    "chat-calls.sse": lambda: _chat(_TWO_CALLS, include_usage=True),
+    "chat-calls.json": lambda: _completion(chat_run(), _TWO_CALLS),
+    "chat-custom-call.sse": lambda: _chat(_CUSTOM_CALL),
+    "chat-custom-call.json": lambda: _completion(chat_run(), _CUSTOM_CALL),
+    "chat-hosted-calls.sse": lambda: _chat(_HOSTED_CALLS),
+    "chat-hosted-calls.json": lambda: _completion(chat_run(), _HOSTED_CALLS),
     "chat-incomplete.sse": lambda: _chat(_CUT),
     "chat-filtered.sse": lambda: _chat(_FILTERED),
     "chat-failed.sse": lambda: _chat(_FAILED, include_usage=True),

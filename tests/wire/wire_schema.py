@@ -32,15 +32,34 @@ _BYTES: tuple[Path, ...] = (
     ("logprobs", "[]", "top_logprobs", "[]", "bytes"),
 )
 
+_CUSTOM_STATUS: Path = ("type=custom_tool_call", "status")
+_CHUNK_CALLS: Path = ("choices", "[]", "delta", "tool_calls", "[]")
+
 EXTRA: dict[tuple[str, str], tuple[Path, ...]] = {
     # The API's replies and Open Responses have these three; the SDK's class does not list them.
-    ("sdk", "response"): (("store",), ("presence_penalty",), ("frequency_penalty",)),
+    # The API's replies say the status of custom calls; the SDK has it for stored ones only.
+    ("sdk", "response"): (
+        ("store",),
+        ("presence_penalty",),
+        ("frequency_penalty",),
+        ("output", "[]", *_CUSTOM_STATUS),
+    ),
+    ("sdk", "response.output_item.added"): (("item", *_CUSTOM_STATUS),),
+    ("sdk", "response.output_item.done"): (("item", *_CUSTOM_STATUS),),
+    # The reference asks for the name, these two do not list it yet.
+    ("sdk", "response.function_call_arguments.done"): (("name",),),
+    ("open", "response.function_call_arguments.done"): (("name",),),
     # The API sends the bytes of tokens in streamed log-probabilities, Open Responses demands them.
     ("sdk", "response.output_text.delta"): _BYTES,
     ("sdk", "response.output_text.done"): _BYTES,
     # Customary for thinking in Chat Completions; the SDK keeps it as an extra attribute.
     ("sdk", "chat.completion"): (("choices", "[]", "message", "reasoning_content"),),
-    ("sdk", "chat.completion.chunk"): (("choices", "[]", "delta", "reasoning_content"),),
+    # In chunks the SDK's types know no custom calls, though its messages do.
+    ("sdk", "chat.completion.chunk"): (
+        ("choices", "[]", "delta", "reasoning_content"),
+        (*_CHUNK_CALLS, "custom"),
+        (*_CHUNK_CALLS, "type=custom", "type"),
+    ),
     # The SDK has these, the third as a required field; Open Responses does not list them.
     ("open", "response"): (
         ("user",),
@@ -57,6 +76,10 @@ _OPEN_NAMES = {
     "response.reasoning_text.delta": "response.reasoning.delta",
     "response.reasoning_text.done": "response.reasoning.done",
 }
+
+# What Open Responses does not have at all; there is nothing to hold these against.
+_OPEN_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+_NOT_OPEN = ("response.mcp_call", "response.custom_tool_call")
 
 _WITH_RESPONSE = ("created", "queued", "in_progress", "completed", "incomplete", "failed")
 
@@ -104,7 +127,7 @@ def valid(name: str, body: dict[str, Any]) -> None:
     _strictly(sdk, _without_extras("sdk", name, body))
     if name == "response":
         _strictly(openresponses_types.ResponseResource, _without_extras("open", name, body))
-    elif name.startswith("response."):
+    elif name.startswith("response.") and _is_open(name, body):
         open_name = _OPEN_NAMES.get(name, name)
         kind = _open_events().get(open_name)
         assert kind is not None, f"Open Responses has no event {open_name!r}"
@@ -116,10 +139,36 @@ def open_item(item: dict[str, Any]) -> None:
     kinds = {
         "message": openresponses_types.Message,
         "reasoning": openresponses_types.ReasoningBody,
+        "function_call": openresponses_types.FunctionCall,
+        "function_call_output": openresponses_types.FunctionCallOutput,
     }
+    if item["type"] not in kinds:
+        return
     stripped = copy.deepcopy(item)
     _strip(stripped, ("type=reasoning", "status"))
     _strictly(kinds[item["type"]], stripped)
+
+
+def _is_open(name: str, body: dict[str, Any]) -> bool:
+    item = body.get("item") or {"type": "message"}
+    return not name.startswith(_NOT_OPEN) and item["type"] in _OPEN_ITEMS
+
+
+def _as_open(response: dict[str, Any]) -> None:
+    """Take out of a response what Open Responses cannot say."""
+    response["output"] = [item for item in response["output"] if item["type"] in _OPEN_ITEMS]
+    response["tools"] = [tool for tool in response["tools"] if tool["type"] == "function"]
+    choice = response["tool_choice"]
+    if isinstance(choice, dict):
+        choice["tools"] = [tool for tool in choice.get("tools", ()) if tool["type"] == "function"]
+        if choice["type"] != "allowed_tools":
+            del choice["tools"]
+            if choice["type"] != "function":
+                response["tool_choice"] = "required"
+    if response["reasoning"]["effort"] == "minimal":
+        response["reasoning"]["effort"] = "low"
+    if response["text"]["format"]["type"] == "json_schema":
+        response["text"]["format"]["schema"] = None  # its types know no schema but null
 
 
 def _strictly(kind: Any, body: dict[str, Any]) -> None:
@@ -138,6 +187,9 @@ def _without_extras(side: str, name: str, body: dict[str, Any]) -> dict[str, Any
     if name.removeprefix("response.") in _WITH_RESPONSE:
         for path in EXTRA[side, "response"]:
             _strip(body.get("response"), path)
+    response = body if name == "response" else body.get("response")
+    if side == "open" and isinstance(response, dict) and "output" in response:
+        _as_open(response)
     return body
 
 

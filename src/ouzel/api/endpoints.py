@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ouzel.answer import Answer
-from ouzel.api import failures, read_query, reading, writing
+from ouzel.api import failures, read_headers, read_query, reading, writing
 from ouzel.api.read_errors import literal, unknown
 from ouzel.api.sse import until_disconnect
 from ouzel.core.errors import NotFound, RequestError, TooLarge
@@ -155,6 +155,11 @@ def query(request: Request) -> list[tuple[str, str]]:
     """The query's decoded names and values, in order."""
     pairs: list[tuple[str, str]] = request.query_params.multi_items()
     return pairs
+
+
+def answer_within(request: Request) -> float | None:
+    """The seconds that the client's header gives the answer. Raises RequestError."""
+    return read_headers.answer_within(request.headers.getlist(read_headers.ANSWER_WITHIN))
 
 
 def path_id(request: Request, kind: str) -> str:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ouzel.answer import Answer, Answers
 from ouzel.api import read_chat, write_chat
-from ouzel.api.endpoints import OWNER, Exchange, as_json, failed, watched
+from ouzel.api.endpoints import OWNER, Exchange, answer_within, as_json, failed, watched
 from ouzel.api.sse import EventStream
 from ouzel.core.events import Delta, Event, RunFinished
 from ouzel.core.request import Request as Asked
@@ -27,7 +28,10 @@ class ChatEndpoints:
         self._exchange = exchange
 
     async def create(self, request: Request) -> Response:
-        asked = await self._exchange.read(request, read_chat.read)
+        reader = partial(
+            read_chat.read, hosted=self._answers.hosted, answer_within=answer_within(request)
+        )
+        asked = await self._exchange.read(request, reader)
         answers = await self._open(asked.request, asked.n)
         if asked.stream:
             return await self._stream(request, asked, answers)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ouzel.answer import Answer, Answers
 from ouzel.api import read_query, read_responses, write_responses
-from ouzel.api.endpoints import OWNER, Exchange, as_json, failed, path_id, query, watched
+from ouzel.api.endpoints import (
+    OWNER,
+    Exchange,
+    answer_within,
+    as_json,
+    failed,
+    path_id,
+    query,
+    watched,
+)
 from ouzel.api.sse import EventStream
 
 _KIND = "Response"
@@ -23,7 +33,9 @@ class ResponsesEndpoints:
         self._exchange = exchange
 
     async def create(self, request: Request) -> Response:
-        asked = await self._exchange.read(request, read_responses.read)
+        hosted, within = self._answers.hosted, answer_within(request)
+        reader = partial(read_responses.read, hosted=hosted, answer_within=within)
+        asked = await self._exchange.read(request, reader)
         answer = await self._answers.open(asked.request, OWNER)
         if asked.stream:
             return EventStream(self._chunks(answer), answer.cancel, answer.close)
@@ -42,7 +54,8 @@ class ResponsesEndpoints:
             yield stream.write(events) if events else None
 
     async def input_tokens(self, request: Request) -> Response:
-        asked = await self._exchange.read(request, read_responses.read_input_tokens)
+        reader = partial(read_responses.read_input_tokens, hosted=self._answers.hosted)
+        asked = await self._exchange.read(request, reader)
         tokens = await self._answers.count_tokens(asked, OWNER)
         return as_json(write_responses.input_tokens(tokens))
 

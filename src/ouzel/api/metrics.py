@@ -45,6 +45,12 @@ class Metrics:
             ("model", "kind"),
             registry=self._registry,
         )
+        self._loop_events = Counter(
+            "ouzel_loop_events",
+            "What happened in the loop, as core.runs.Run.tally counts it",
+            ("event",),
+            registry=self._registry,
+        )
         self._run_seconds = Histogram(
             "ouzel_run_seconds",
             "Seconds from admission to the end of the run",
@@ -75,6 +81,8 @@ class Metrics:
         self._run_seconds.labels(run.model).observe(seconds)
         if first_token is not None:
             self._first.labels(run.model).observe(first_token)
+        for event, times in run.tally.items():
+            self._loop_events.labels(event).inc(times)
         if run.usage is not None:
             fresh = run.usage.input_tokens - run.usage.cached_tokens
             self._tokens.labels(run.model, "input").inc(fresh)

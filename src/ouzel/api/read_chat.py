@@ -1,7 +1,8 @@
 """Reads the body of POST /v1/chat/completions.
 
 To add a parameter: move its row from `_LATER` to `_ROWS` with the reader that checks it, and use
-it in `read`. This file does no I/O and knows nothing of what is done with a request.
+it in `read`. What may stand in `messages` is in `read_messages`. This file does no I/O and knows
+nothing of what is done with a request.
 """
 
 from __future__ import annotations
@@ -13,20 +14,17 @@ from typing import Any
 from ouzel.api.read_common import (
     COMMON,
     COMMON_LATER,
-    MOST_ITEMS,
     MOST_TOKENS,
-    VERBOSITY,
-    content,
     labels,
-    refusal_part,
     sampling,
     service_tier,
-    text_part,
 )
-from ouzel.api.read_errors import Path, invalid, missing, not_together, wrong_type
+from ouzel.api.read_errors import Path, invalid, not_together
+from ouzel.api.read_messages import read_messages
+from ouzel.api.read_output import RESPONSE_FORMAT, VERBOSITY, check_json_is_asked_for, effort
+from ouzel.api.read_tools import read_offer
 from ouzel.api.reading import (
     Reader,
-    anything,
     array,
     boolean,
     choice,
@@ -36,11 +34,8 @@ from ouzel.api.reading import (
     number,
     record,
     string,
-    tagged,
-    text,
 )
-from ouzel.core.items import Item, Message, Reasoning, Refusal, Role, new_id
-from ouzel.core.request import Request
+from ouzel.core.request import Format, Request
 
 MOST_CHOICES = 8
 """Answers to one request. The API's own limit is 128; each is a generation on this machine."""
@@ -62,8 +57,17 @@ class ChatRequest:
     include_usage: bool = False
 
 
-def read(body: dict[str, Any]) -> ChatRequest:
+def read(
+    body: dict[str, Any],
+    hosted: frozenset[str] = frozenset(),
+    answer_within: float | None = None,
+) -> ChatRequest:
     """Check a decoded body and say what it asks.
+
+    Args:
+        body: what was sent.
+        hosted: types of the tools that this server runs by itself.
+        answer_within: what the header of that name says.
 
     Raises:
         RequestError: with `param` and `code`, for the first thing that is wrong.
@@ -76,10 +80,13 @@ def read(body: dict[str, Any]) -> ChatRequest:
             ("stream_options",),
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
         )
+    offer = read_offer("chat", given, hosted)
+    asked_format = given.get("response_format", Format())
+    check_json_is_asked_for("chat", asked_format, given["messages"])
     request = Request(
         protocol="chat",
         model=given["model"],
-        input=tuple([item for items in given["messages"] for item in items]),
+        input=given["messages"],
         sampling=sampling(
             given,
             _top_logprobs(given),
@@ -90,6 +97,13 @@ def read(body: dict[str, Any]) -> ChatRequest:
         max_output_tokens=_max_tokens(given),
         metadata=given.get("metadata", {}),
         labels=labels(given),
+        tools=offer.tools,
+        tool_choice=offer.choice,
+        parallel_tool_calls=given.get("parallel_tool_calls", True),
+        effort=given.get("reasoning_effort"),
+        format=asked_format,
+        verbosity=given.get("verbosity", "medium"),
+        answer_within=answer_within,
     )
     return ChatRequest(request, given.get("n", 1), stream, include_usage)
 
@@ -116,89 +130,6 @@ def _max_tokens(given: Mapping[str, Any]) -> int | None:
     return most
 
 
-# Messages. Each reads to one or two items.
-
-
-_NAME = string(64, shortest=1)
-
-
-def _name(value: Any, path: Path) -> Any:
-    """A participant's name. Chat templates may print it, so it cannot look like their markup."""
-    for character in _NAME(value, path):
-        if character.isspace() or character in "<|\\/>":
-            raise invalid(
-                path,
-                "string does not match pattern. Expected a string that matches the pattern "
-                r"'^[^\s<|\\/>]+$'",
-            )
-    return value
-
-
-def _spoken(role: Role, part: Reader) -> Reader:
-    """Messages that are nothing but content, and perhaps a name."""
-    fields = record(
-        {"role": anything, "content": content(part, shortest=1), "name": _name},
-        required=("content",),
-    )
-
-    def read(value: Any, path: Path) -> Any:
-        said = fields(value, path)
-        return (Message(new_id("msg"), role, said["content"], name=said.get("name")),)
-
-    return read
-
-
-_ANSWER_FIELDS = record(
-    {
-        "role": anything,
-        "content": content(
-            tagged("type", {"text": text_part, "refusal": refusal_part}), shortest=1
-        ),
-        "name": _name,
-        "refusal": text,
-        "reasoning_content": text,  # ours and other open servers'; not in OpenAI's reference
-        # What the SDK writes out when it gives a message back, and later issues read:
-        "annotations": not_yet([]),
-        "audio": not_yet(),
-        "function_call": not_yet(),
-        "tool_calls": not_yet([]),
-    }
-)
-
-
-def _answer(value: Any, path: Path) -> Any:
-    """An assistant's message that is given back, with its thinking before it."""
-    said = _ANSWER_FIELDS(value, path)
-    items: list[Item] = []
-    if said.get("reasoning_content"):
-        items.append(Reasoning(new_id("rs"), text=said["reasoning_content"]))
-    parts = said.get("content", ())
-    if "refusal" in said:
-        parts = (*parts, Refusal(said["refusal"]))
-    if parts:
-        items.append(Message(new_id("msg"), "assistant", parts, name=said.get("name")))
-    if not items:
-        if "content" in value:
-            raise wrong_type((*path, "content"), "one of a string or array of objects", None)
-        raise missing((*path, "content"))
-    return tuple(items)
-
-
-_PLAIN_PART = tagged("type", {"text": text_part})
-_USER_PART = tagged("type", {"text": text_part}, later=("image_url", "input_audio", "file"))
-
-_MESSAGE = tagged(
-    "role",
-    {
-        "developer": _spoken("developer", _PLAIN_PART),
-        "system": _spoken("system", _PLAIN_PART),
-        "user": _spoken("user", _USER_PART),
-        "assistant": _answer,
-    },
-    later=("tool", "function"),
-)
-
-
 # The body.
 
 _STOP = string(1024, shortest=1)
@@ -219,7 +150,7 @@ def _token_id(name: Any, path: Path) -> Any:
 
 _ROWS: Mapping[str, Reader] = {
     **COMMON,
-    "messages": array(_MESSAGE, MOST_ITEMS, shortest=1),
+    "messages": read_messages,
     "n": integer(1, MOST_CHOICES),
     "stop": _stop,
     "seed": integer(-(2**63), 2**63 - 1),
@@ -227,6 +158,9 @@ _ROWS: Mapping[str, Reader] = {
     "logprobs": boolean,
     "max_completion_tokens": integer(1, MOST_TOKENS),
     "max_tokens": integer(1, MOST_TOKENS),
+    "reasoning_effort": effort,
+    "response_format": RESPONSE_FORMAT,
+    "verbosity": VERBOSITY,
     "service_tier": service_tier("flex", "scale", "priority", "fast"),
     "stream_options": record(
         {"include_usage": boolean, "include_obfuscation": not_yet(False, of=boolean)}
@@ -241,14 +175,7 @@ _LATER: Mapping[str, Reader] = {
     "functions": not_yet([]),
     "modalities": not_yet(("text",), of=array(choice("text", "audio"), longest=2, shortest=1)),
     "prediction": not_yet(),
-    "reasoning_effort": not_yet(
-        of=choice("none", "minimal", "low", "medium", "high", "xhigh", "max")
-    ),
-    "response_format": tagged(
-        "type", {"text": record({"type": anything})}, later=("json_object", "json_schema")
-    ),
     "store": not_yet(False, of=boolean),
-    "verbosity": VERBOSITY,
     "web_search_options": not_yet(),
 }
 """What the API has and this server does not yet: only the values shown pass."""

@@ -6,6 +6,7 @@ parameter that only one of them has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,27 @@ ID = string(256, shortest=1)
 
 STATUS = choice("in_progress", "completed", "incomplete")
 
+_NAME_CHARACTERS = re.compile(r"[a-zA-Z0-9_-]*")
+
+
+def tool_name(longest: int) -> Reader:
+    """The name of a function or custom tool."""
+    short = string(longest, shortest=1)
+
+    def read(value: Any, path: Path) -> Any:
+        if not _NAME_CHARACTERS.fullmatch(short(value, path)):
+            raise invalid(
+                path,
+                "string does not match pattern. Expected a string that matches the pattern "
+                "'^[a-zA-Z0-9_-]+$'",
+            )
+        return value
+
+    return read
+
+
+TOOL_NAME = tool_name(64)
+
 
 def _metadata_name(name: Any, path: Path) -> Any:
     if len(name) > 64:
@@ -67,6 +89,10 @@ COMMON: Mapping[str, Reader] = {
     "metadata": mapping(string(512), most=16, name=_metadata_name),
     "user": string(512),
     "safety_identifier": string(64),
+    "parallel_tool_calls": boolean,
+    # `read_tools` reads these, with what it knows of the server.
+    "tools": anything,
+    "tool_choice": anything,
     # The reference gives no length; OpenAI's server and Open Responses take 64.
     "prompt_cache_key": string(64),
 }
@@ -74,7 +100,6 @@ COMMON: Mapping[str, Reader] = {
 
 COMMON_LATER: Mapping[str, Reader] = {
     "moderation": not_yet(),
-    "parallel_tool_calls": not_yet(True, of=boolean),
     "prompt_cache_options": record(
         {
             "mode": not_yet("implicit", of=choice("implicit", "explicit")),
@@ -84,12 +109,8 @@ COMMON_LATER: Mapping[str, Reader] = {
         }
     ),
     "prompt_cache_retention": not_yet("in_memory", of=choice("in_memory", "24h")),
-    "tool_choice": not_yet("auto", "none"),
-    "tools": not_yet([]),
 }
 """Parameters of both that this server does not honour yet: only the values shown pass."""
-
-VERBOSITY = not_yet("medium", of=choice("low", "medium", "high"))
 
 _LABELS = (
     "user",

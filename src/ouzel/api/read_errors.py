@@ -71,6 +71,17 @@ def wrong_value(path: Path, value: Any, allowed: Collection[str]) -> RequestErro
     )
 
 
+def unsupported_value(path: Path, value: Any, allowed: Collection[str]) -> RequestError:
+    """A value that the API has and this server does not honour."""
+    name = show(path)
+    return RequestError(
+        f"Unsupported value: '{name}' does not support {literal(value)} with this server. "
+        f"Supported values are: {_listed(allowed)}.",
+        param=name,
+        code="unsupported_value",
+    )
+
+
 def invalid(path: Path, problem: str, code: str = "invalid_value") -> RequestError:
     """Anything else that is wrong at one place; `problem` is a sentence or two without the dot."""
     name = show(path)

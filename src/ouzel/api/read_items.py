@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ouzel.api.read_calls import CALL_ITEMS
 from ouzel.api.read_common import (
     ID,
     MOST_ITEMS,
@@ -196,6 +197,7 @@ _TAGGED_ITEM = tagged(
             },
         ),
         "reasoning": _reasoning,
+        **CALL_ITEMS,
     },
     later=(
         "additional_tools",
@@ -207,18 +209,13 @@ _TAGGED_ITEM = tagged(
         "computer_call",
         "computer_call_output",
         "configuration_update",
-        "custom_tool_call",
-        "custom_tool_call_output",
         "file_search_call",
-        "function_call",
-        "function_call_output",
         "image_generation_call",
         "item_reference",
         "local_shell_call",
         "local_shell_call_output",
         "mcp_approval_request",
         "mcp_approval_response",
-        "mcp_call",
         "mcp_list_tools",
         "program",
         "program_output",

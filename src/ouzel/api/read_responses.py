@@ -8,7 +8,7 @@ nothing of what is done with a request.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ouzel.api.read_common import (
@@ -16,15 +16,15 @@ from ouzel.api.read_common import (
     COMMON_LATER,
     ID,
     MOST_TOKENS,
-    VERBOSITY,
     labels,
     sampling,
     service_tier,
 )
 from ouzel.api.read_items import read_input
+from ouzel.api.read_output import TEXT, check_json_is_asked_for, reasoning
+from ouzel.api.read_tools import read_offer
 from ouzel.api.reading import (
     Reader,
-    anything,
     array,
     boolean,
     choice,
@@ -32,11 +32,10 @@ from ouzel.api.reading import (
     not_yet,
     record,
     string,
-    tagged,
     text,
 )
 from ouzel.core.errors import RequestError
-from ouzel.core.request import Request, Sampling
+from ouzel.core.request import Format, Request
 
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -55,8 +54,17 @@ class ResponsesRequest:
     include_logprobs: bool = False
 
 
-def read(body: dict[str, Any]) -> ResponsesRequest:
+def read(
+    body: dict[str, Any],
+    hosted: frozenset[str] = frozenset(),
+    answer_within: float | None = None,
+) -> ResponsesRequest:
     """Check a decoded body of POST /v1/responses and say what it asks.
+
+    Args:
+        body: what was sent.
+        hosted: types of the tools that this server runs by itself.
+        answer_within: what the header of that name says.
 
     Raises:
         RequestError: with `param` and `code`, for the first thing that is wrong.
@@ -65,21 +73,21 @@ def read(body: dict[str, Any]) -> ResponsesRequest:
     top: int = given.get("top_logprobs", 0)
     # Who asks for alternatives wants to see them, with `include` or without.
     include_logprobs = top > 0 or _LOGPROBS in given.get("include", ())
-    request = _request(
-        given,
+    request = replace(
+        _request(given, hosted),
         store=given.get("store", True),
         sampling=sampling(given, top if include_logprobs else None),
+        answer_within=answer_within,
     )
     return ResponsesRequest(request, given.get("stream", False), include_logprobs)
 
 
-def read_input_tokens(body: dict[str, Any]) -> Request:
+def read_input_tokens(body: dict[str, Any], hosted: frozenset[str] = frozenset()) -> Request:
     """Check a decoded body of POST /v1/responses/input_tokens: whose prompt is to be counted.
 
-    Raises:
-        RequestError: with `param` and `code`, for the first thing that is wrong.
+    Arguments and errors as `read`.
     """
-    return _request(_COUNT_BODY(body, ()), store=False, sampling=Sampling())
+    return _request(_COUNT_BODY(body, ()), hosted)
 
 
 def read_include(values: Sequence[str]) -> None:
@@ -91,7 +99,7 @@ def read_include(values: Sequence[str]) -> None:
     _LATER["include"](list(values), ("include",))
 
 
-def _request(given: Mapping[str, Any], store: bool, sampling: Sampling) -> Request:
+def _request(given: Mapping[str, Any], hosted: frozenset[str]) -> Request:
     previous_id = given.get("previous_response_id")
     if "input" not in given and previous_id is None:
         raise RequestError(
@@ -99,17 +107,29 @@ def _request(given: Mapping[str, Any], store: bool, sampling: Sampling) -> Reque
             param="input",
             code="missing_required_parameter",
         )
+    offer = read_offer("responses", given, hosted)
+    shape, thinking = given.get("text", {}), given.get("reasoning", {})
+    asked_format = shape.get("format", Format())
+    if previous_id is None:  # what an earlier response was told is not known here
+        told = given.get("instructions")
+        check_json_is_asked_for("responses", asked_format, given["input"], told)
     return Request(
         protocol="responses",
         model=given["model"],
         input=given.get("input", ()),
         instructions=given.get("instructions"),
-        sampling=sampling,
         max_output_tokens=given.get("max_output_tokens"),
         previous_id=previous_id,
-        store=store,
         metadata=given.get("metadata", {}),
         labels=labels(given),
+        tools=offer.tools,
+        tool_choice=offer.choice,
+        parallel_tool_calls=given.get("parallel_tool_calls", True),
+        max_tool_calls=given.get("max_tool_calls"),
+        effort=thinking.get("effort"),
+        summary=thinking.get("summary"),
+        format=asked_format,
+        verbosity=shape.get("verbosity", "medium"),
     )
 
 
@@ -118,23 +138,14 @@ _PROMPT_ROWS: Mapping[str, Reader] = {
     "input": read_input,
     "instructions": text,
     "previous_response_id": ID,
+    "reasoning": reasoning,
+    "text": TEXT,
+    **{name: COMMON[name] for name in ("parallel_tool_calls", "tools", "tool_choice")},
 }
 """What decides the prompt."""
 
 _PROMPT_LATER: Mapping[str, Reader] = {
     "conversation": not_yet(),
-    "parallel_tool_calls": COMMON_LATER["parallel_tool_calls"],
-    "reasoning": not_yet({}),
-    "text": record(
-        {
-            "format": tagged(
-                "type", {"text": record({"type": anything})}, later=("json_object", "json_schema")
-            ),
-            "verbosity": VERBOSITY,
-        }
-    ),
-    "tool_choice": COMMON_LATER["tool_choice"],
-    "tools": COMMON_LATER["tools"],
     "truncation": not_yet("disabled", of=choice("auto", "disabled")),
 }
 
@@ -143,6 +154,7 @@ _ROWS: Mapping[str, Reader] = {
     **_PROMPT_ROWS,
     # At least 16: the reference and Open Responses agree.
     "max_output_tokens": integer(16, MOST_TOKENS),
+    "max_tool_calls": integer(1, MOST_TOKENS),
     "service_tier": service_tier("flex", "scale", "priority", "fast", "ultrafast"),
     "store": boolean,
 }
@@ -172,7 +184,6 @@ _LATER: Mapping[str, Reader] = {
         ),
         longest=64,
     ),
-    "max_tool_calls": not_yet(),
     "prompt": not_yet(),
     "stream_options": record({"include_obfuscation": not_yet(False, of=boolean)}),
 }

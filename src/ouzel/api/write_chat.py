@@ -2,7 +2,8 @@
 
 A choice is a run. `completion` writes finished runs as one object, `ChatStream` their events as
 chunks. Thinking goes into `reasoning_content`, the field that other servers made customary;
-summaries of it have no place here and are left out. Pure: no I/O, no clock.
+summaries of it, and the calls of tools that the server ran itself, have no place here and are left
+out. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -12,13 +13,25 @@ from typing import Any
 
 from ouzel.api import failures
 from ouzel.api.writing import encode, logprobs
-from ouzel.core.events import Delta, Event, Failure, RunFinished, RunStarted
-from ouzel.core.items import Message, Reasoning, Refusal, Text, TokenLogprob
+from ouzel.core.events import Delta, Event, Failure, ItemStarted, RunFinished
+from ouzel.core.items import (
+    Call,
+    CustomCall,
+    FunctionCall,
+    Message,
+    Reasoning,
+    Refusal,
+    Text,
+    TokenLogprob,
+)
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 
 _FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_content"}
-"""Channel -> field of a chunk's delta."""
+"""Channel -> field of a chunk's delta. What calls are made of is written in their own form."""
+
+_WHAT = {"function": "arguments", "custom": "input"}
+"""Kind of call -> what it is made of."""
 
 
 def completion(runs: Sequence[Run], *, fingerprint: str | None = None) -> dict[str, Any]:
@@ -61,23 +74,41 @@ def _choice(index: int, run: Run) -> dict[str, Any]:
     }
     if thought:
         message["reasoning_content"] = "".join(thought)
+    calls = [item for item in run.output if isinstance(item, FunctionCall | CustomCall)]
+    if calls:
+        message["tool_calls"] = [_call(call, _made_of(call)) for call in calls]
     scores = None
     if run.request.sampling.top_logprobs is not None:
         tokens = [token for part in parts if isinstance(part, Text) for token in part.logprobs]
         scores = _logprobs("content", tokens)
-    reason = finish_reason(run.status, run.incomplete)
+    reason = finish_reason(run.status, run.incomplete, called=bool(calls))
     return {"index": index, "message": message, "logprobs": scores, "finish_reason": reason}
 
 
-def finish_reason(status: str, incomplete: str | None) -> str:
+def _made_of(call: Call) -> str:
+    return call.input if isinstance(call, CustomCall) else call.arguments
+
+
+def _call(call: Call, made_of: str) -> dict[str, Any]:
+    """A call with so much of its arguments or input."""
+    kind = "custom" if isinstance(call, CustomCall) else "function"
+    return {"id": call.call_id, "type": kind, kind: {"name": call.name, _WHAT[kind]: made_of}}
+
+
+def finish_reason(status: str, incomplete: str | None, called: bool = False) -> str:
     """Why a choice ended. A cancelled one was cut short, for which the API's word is `length`.
+
+    Args:
+        status: the run's.
+        incomplete: why it is incomplete, if it is.
+        called: it asks for calls of the client's tools.
 
     Raises:
         ValueError: the run failed or is not finished.
     """
     match status, incomplete:
         case "completed", _:
-            return "stop"
+            return "tool_calls" if called else "stop"
         case "incomplete", "content_filter":
             return "content_filter"
         case (("incomplete" | "cancelled"), _):
@@ -150,6 +181,9 @@ class ChatStream:
         self._n = n
         self._unfinished = n
         self._counted: dict[int, Usage] = {}
+        self._begun: set[int] = set()
+        # The calls of each choice: an item's id -> its place among them, and its kind.
+        self._calls: dict[int, dict[str, tuple[int, str]]] = {index: {} for index in range(n)}
         self._before: dict[tuple[int, str], bytes] = {}
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._tail
         self.failed = False
@@ -168,9 +202,8 @@ class ChatStream:
             match event:
                 case Delta():
                     written.append(self._delta(index, event))
-                case RunStarted():
-                    role = {"role": "assistant", "content": "", "refusal": None}
-                    written.append(self._chunk(index, role))
+                case ItemStarted(item=FunctionCall() | CustomCall() as call):
+                    written.append(self._call_begins(index, call))
                 case RunFinished():
                     written.append(self._finish(index, event))
         return b"".join(written)
@@ -179,17 +212,44 @@ class ChatStream:
         """The line that ends every stream, failed ones too."""
         return b"data: [DONE]\n\n"
 
+    def _begin(self, index: int, content: str | None) -> bytes:
+        """A choice's first chunk, with its role; it has no content yet, or will have none."""
+        if index in self._begun:
+            return b""
+        self._begun.add(index)
+        return self._chunk(index, {"role": "assistant", "content": content, "refusal": None})
+
     def _delta(self, index: int, event: Delta) -> bytes:
         field = _FIELDS.get(event.channel)
         if field is None:
-            return b""
+            return self._call_delta(index, event)
+        begin = self._begin(index, "" if field == "content" else None)
         if event.logprobs and field != "reasoning_content":
-            return self._chunk(index, {field: event.text}, _logprobs(field, event.logprobs))
+            scores = _logprobs(field, event.logprobs)
+            return begin + self._chunk(index, {field: event.text}, scores)
         before = self._before.get((index, field))
         if before is None:
             before = b'%b{"index":%d,"delta":{"%b":' % (self._head, index, field.encode())
             self._before[index, field] = before
-        return before + encode(event.text) + self._after
+        return begin + before + encode(event.text) + self._after
+
+    def _call_begins(self, index: int, call: Call) -> bytes:
+        """A call begins: its id and name come first, and only once."""
+        calls = self._calls[index]
+        kind = "custom" if isinstance(call, CustomCall) else "function"
+        place = len(calls)
+        calls[call.id] = (place, kind)
+        begun = {"index": place, **_call(call, "")}
+        return self._begin(index, None) + self._chunk(index, {"tool_calls": [begun]})
+
+    def _call_delta(self, index: int, event: Delta) -> bytes:
+        """More of a call; nothing for summaries and for the server's own tools."""
+        found = self._calls[index].get(event.item_id)
+        if found is None:
+            return b""
+        place, kind = found
+        more = {"index": place, kind: {_WHAT[kind]: event.text}}
+        return self._chunk(index, {"tool_calls": [more]})
 
     def _chunk(
         self,
@@ -208,8 +268,9 @@ class ChatStream:
         self._unfinished -= 1
         if event.status != "cancelled":
             self._counted[index] = event.usage
-        chunk = self._chunk(index, {}, reason=finish_reason(event.status, event.incomplete))
-        return chunk + self._usage()
+        reason = finish_reason(event.status, event.incomplete, called=bool(self._calls[index]))
+        begin = self._begin(index, "")
+        return begin + self._chunk(index, {}, reason=reason) + self._usage()
 
     def _usage(self) -> bytes:
         """The usage chunk, once every choice has ended; none if one of them was not counted."""

@@ -12,7 +12,18 @@ from ouzel.api.read_errors import literal
 from ouzel.api.writing import logprobs
 from ouzel.core.errors import RequestError
 from ouzel.core.events import Channel
-from ouzel.core.items import Item, Message, Part, Reasoning, Text, TokenLogprob
+from ouzel.core.items import (
+    CallOutput,
+    CustomCall,
+    FunctionCall,
+    HostedCall,
+    Item,
+    Message,
+    Part,
+    Reasoning,
+    Text,
+    TokenLogprob,
+)
 
 
 def output_part(channel: Channel, text: str, tokens: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
@@ -31,6 +42,8 @@ def output_part(channel: Channel, text: str, tokens: Sequence[TokenLogprob] = ()
             return {"type": "reasoning_text", "text": text}
         case "summary":
             return {"type": "summary_text", "text": text}
+        case "arguments" | "input":
+            raise ValueError(f"the {channel} of a call are no part of a message")
 
 
 def item(value: Item) -> dict[str, Any]:
@@ -53,6 +66,58 @@ def item(value: Item) -> dict[str, Any]:
                 "summary": [output_part("summary", text) for text in value.summary],
                 "content": thought,
             }
+        case FunctionCall():
+            return {
+                "id": value.id,
+                "type": "function_call",
+                "status": value.status,
+                "call_id": value.call_id,
+                "name": value.name,
+                "arguments": value.arguments,
+            }
+        case CustomCall():
+            return {
+                "id": value.id,
+                "type": "custom_tool_call",
+                "status": value.status,
+                "call_id": value.call_id,
+                "name": value.name,
+                "input": value.input,
+            }
+        case CallOutput():
+            return _call_output(value)
+        case HostedCall():
+            return _hosted_call(value)
+
+
+def _call_output(value: CallOutput) -> dict[str, Any]:
+    parts = [{"type": "input_text", "text": part.text} for part in value.parts]
+    return {
+        "id": value.id,
+        "type": "function_call_output" if value.of == "function" else "custom_tool_call_output",
+        "status": value.status,
+        "call_id": value.call_id,
+        "output": value.text if value.plain else parts,
+    }
+
+
+def _hosted_call(value: HostedCall) -> dict[str, Any]:
+    """A tool that the server ran; docs/decisions/0006 says why it is written as one of MCP."""
+    error = None
+    if value.error is not None:
+        content = [{"type": "text", "text": value.error}]
+        error = {"type": "mcp_tool_execution_error", "content": content}
+    return {
+        "id": value.id,
+        "type": "mcp_call",
+        "status": value.status,
+        "server_label": value.label,
+        "name": value.name,
+        "arguments": value.arguments,
+        "approval_request_id": None,
+        "output": value.output,
+        "error": error,
+    }
 
 
 def _message_part(message: Message, part: Part) -> dict[str, Any]:

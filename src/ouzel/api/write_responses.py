@@ -9,9 +9,11 @@ that same object from that same function, so a plain reply and a streamed one ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any, Literal
 
-from ouzel.api import write_items
+from ouzel.api import write_items, write_tools
 from ouzel.api.writing import advance, encode, logprobs, unbegun
 from ouzel.core.events import (
     Channel,
@@ -19,12 +21,13 @@ from ouzel.core.events import (
     Event,
     Failure,
     ItemDone,
+    ItemStage,
     ItemStarted,
     PartDone,
     PartStarted,
     RunFinished,
 )
-from ouzel.core.items import Item
+from ouzel.core.items import FunctionCall, HostedCall, Item
 from ouzel.core.request import Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
@@ -58,20 +61,20 @@ def response(run: Run, *, defaults: Sampling = DEFAULTS) -> dict[str, Any]:
         "incomplete_details": {"reason": run.incomplete} if run.incomplete else None,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
-        "max_tool_calls": None,
+        "max_tool_calls": request.max_tool_calls,
         "metadata": dict(request.metadata),
         "model": run.model,
         "output": [write_items.item(entry) for entry in run.output],
-        "parallel_tool_calls": True,
+        "parallel_tool_calls": request.parallel_tool_calls,
         "previous_response_id": request.previous_id,
         "prompt_cache_key": labels.get("prompt_cache_key"),
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": {"effort": request.effort, "summary": request.summary},
         "safety_identifier": labels.get("safety_identifier"),
         "service_tier": "default",
         "store": request.store,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
+        "text": write_tools.text(request),
+        "tool_choice": write_tools.tool_choice(request.tool_choice, request.tools),
+        "tools": [write_tools.tool(each) for each in request.tools],
         "truncation": "disabled",
         "usage": _usage(run.usage) if run.usage else None,
     }
@@ -138,20 +141,34 @@ def input_tokens(count: int) -> dict[str, Any]:
     return {"object": "response.input_tokens", "input_tokens": count}
 
 
-# (kind of event, kind of item, channel or final status) -> wire events, in this order.
+# (kind of event, kind of item, channel, stage or final status) -> wire events, in this order.
+# A stage that is not here has no place on the wire; the items that there are have none there.
 NAMES: Mapping[tuple[str, str | None, str | None], tuple[str, ...]] = {
     ("run_queued", None, None): ("response.created", "response.queued"),
     ("run_started", None, None): ("response.created", "response.in_progress"),
     ("item_started", "message", None): ("response.output_item.added",),
     ("item_started", "reasoning", None): ("response.output_item.added",),
+    ("item_started", "function_call", None): ("response.output_item.added",),
+    ("item_started", "custom_call", None): ("response.output_item.added",),
+    ("item_started", "hosted_call", None): (
+        "response.output_item.added",
+        "response.mcp_call.in_progress",
+    ),
     ("part_started", "message", "text"): ("response.content_part.added",),
     ("part_started", "message", "refusal"): ("response.content_part.added",),
     ("part_started", "reasoning", "reasoning"): ("response.content_part.added",),
     ("part_started", "reasoning", "summary"): ("response.reasoning_summary_part.added",),
+    # A call has one part, which the API does not announce.
+    ("part_started", "function_call", "arguments"): (),
+    ("part_started", "custom_call", "input"): (),
+    ("part_started", "hosted_call", "arguments"): (),
     ("delta", "message", "text"): ("response.output_text.delta",),
     ("delta", "message", "refusal"): ("response.refusal.delta",),
     ("delta", "reasoning", "reasoning"): ("response.reasoning_text.delta",),
     ("delta", "reasoning", "summary"): ("response.reasoning_summary_text.delta",),
+    ("delta", "function_call", "arguments"): ("response.function_call_arguments.delta",),
+    ("delta", "custom_call", "input"): ("response.custom_tool_call_input.delta",),
+    ("delta", "hosted_call", "arguments"): ("response.mcp_call_arguments.delta",),
     ("part_done", "message", "text"): (
         "response.output_text.done",
         "response.content_part.done",
@@ -168,8 +185,21 @@ NAMES: Mapping[tuple[str, str | None, str | None], tuple[str, ...]] = {
         "response.reasoning_summary_text.done",
         "response.reasoning_summary_part.done",
     ),
+    ("part_done", "function_call", "arguments"): ("response.function_call_arguments.done",),
+    ("part_done", "custom_call", "input"): ("response.custom_tool_call_input.done",),
+    ("part_done", "hosted_call", "arguments"): ("response.mcp_call_arguments.done",),
     ("item_done", "message", None): ("response.output_item.done",),
     ("item_done", "reasoning", None): ("response.output_item.done",),
+    ("item_done", "function_call", None): ("response.output_item.done",),
+    ("item_done", "custom_call", None): ("response.output_item.done",),
+    ("item_done", "hosted_call", "completed"): (
+        "response.mcp_call.completed",
+        "response.output_item.done",
+    ),
+    ("item_done", "hosted_call", "failed"): (
+        "response.mcp_call.failed",
+        "response.output_item.done",
+    ),
     ("run_finished", None, "completed"): ("response.completed",),
     ("run_finished", None, "incomplete"): ("response.incomplete",),
     ("run_finished", None, "failed"): ("response.failed",),
@@ -179,33 +209,58 @@ NAMES: Mapping[tuple[str, str | None, str | None], tuple[str, ...]] = {
 
 
 def _place(event: PartStarted | Delta | PartDone) -> dict[str, Any]:
-    index = "summary_index" if event.channel == "summary" else "content_index"
-    return {"item_id": event.item_id, "output_index": event.index, index: event.part}
+    place: dict[str, Any] = {"item_id": event.item_id, "output_index": event.index}
+    index = _PART_INDEX.get(event.channel)
+    return place if index is None else {**place, index: event.part}
 
 
-def _part_added(event: PartStarted) -> dict[str, Any]:
+_PART_INDEX = {
+    "text": "content_index",
+    "refusal": "content_index",
+    "reasoning": "content_index",
+    "summary": "summary_index",
+}
+"""How parts are counted; what calls are made of is not."""
+
+
+def _part_added(event: PartStarted, _: Item) -> dict[str, Any]:
     return {**_place(event), "part": write_items.output_part(event.channel, "")}
 
 
-def _text_done(event: PartDone) -> dict[str, Any]:
+def _text_done(event: PartDone, _: Item) -> dict[str, Any]:
     whole: dict[str, Any] = {"refusal" if event.channel == "refusal" else "text": event.text}
     if event.channel == "text":
         whole["logprobs"] = logprobs(event.logprobs, [])
     return {**_place(event), **whole}
 
 
-def _part_done(event: PartDone) -> dict[str, Any]:
+def _arguments_done(event: PartDone, item: Item) -> dict[str, Any]:
+    # The reference asks for the function's name here; MCP's calls have none.
+    name = {"name": item.name} if isinstance(item, FunctionCall) else {}
+    return {**_place(event), **name, "arguments": event.text}
+
+
+def _input_done(event: PartDone, _: Item) -> dict[str, Any]:
+    return {**_place(event), "input": event.text}
+
+
+def _part_done(event: PartDone, _: Item) -> dict[str, Any]:
     part = write_items.output_part(event.channel, event.text, event.logprobs)
     return {**_place(event), "part": part}
 
 
-def _item(event: ItemStarted | ItemDone) -> dict[str, Any]:
-    return {"output_index": event.index, "item": write_items.item(event.item)}
+def _item(event: ItemStarted | ItemDone, item: Item) -> dict[str, Any]:
+    return {"output_index": event.index, "item": write_items.item(item)}
 
 
-# Wire event -> its fields, from the event that it is written for. Deltas are not here: they are
-# so many that `_DeltaFrame` writes their bytes. Events about the whole run carry the response.
-_FIELDS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+def _item_place(event: ItemStarted | ItemDone, item: Item) -> dict[str, Any]:
+    return {"output_index": event.index, "item_id": item.id}
+
+
+# Wire event -> its fields, from the event that it is written for and its item. Deltas are not
+# here: they are so many that `_DeltaFrame` writes their bytes. Events about the whole run carry
+# the response.
+_FIELDS: Mapping[str, Callable[[Any, Item], dict[str, Any]]] = {
     "response.output_item.added": _item,
     "response.content_part.added": _part_added,
     "response.reasoning_summary_part.added": _part_added,
@@ -216,6 +271,12 @@ _FIELDS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "response.content_part.done": _part_done,
     "response.reasoning_summary_part.done": _part_done,
     "response.output_item.done": _item,
+    "response.function_call_arguments.done": _arguments_done,
+    "response.mcp_call_arguments.done": _arguments_done,
+    "response.custom_tool_call_input.done": _input_done,
+    "response.mcp_call.in_progress": _item_place,
+    "response.mcp_call.completed": _item_place,
+    "response.mcp_call.failed": _item_place,
 }
 
 
@@ -250,7 +311,8 @@ class ResponseStream:
         self.run = unbegun(run)
         self._defaults = defaults
         self._sequence = 0
-        self._kinds: dict[str, str] = {}
+        self._items: dict[str, Item] = {}
+        self._done: dict[int, Item] = {}
         self._frames: dict[tuple[str, Channel, int], _DeltaFrame] = {}
 
     def write(self, events: Sequence[Event]) -> bytes:
@@ -271,11 +333,17 @@ class ResponseStream:
 
     def _write(self, event: Event, written: list[bytes]) -> None:
         self.run = advance(self.run, event)
-        if isinstance(event, ItemStarted):
-            self._kinds[event.item.id] = event.item.kind
-        names = NAMES[self._key(event)]
+        if isinstance(event, ItemStarted | ItemDone):
+            self._items[event.item.id] = event.item
+        if isinstance(event, ItemDone):
+            # Tools that run side by side end in any order; the output keeps that of the indexes.
+            self._done[event.index] = event.item
+            output = tuple(item for _, item in sorted(self._done.items(), key=itemgetter(0)))
+            self.run = replace(self.run, output=output)
+        key = self._key(event)
+        names = NAMES.get(key, ()) if isinstance(event, ItemStage) else NAMES[key]
         if isinstance(event, PartStarted):
-            (delta,) = NAMES["delta", self._kinds[event.item_id], event.channel]
+            (delta,) = NAMES["delta", self._items[event.item_id].kind, event.channel]
             frame = _DeltaFrame(delta, event)
             self._frames[event.item_id, event.channel, event.part] = frame
         for name in names:
@@ -283,20 +351,35 @@ class ResponseStream:
                 continue  # the run was queued before it started
             fields = _FIELDS.get(name)
             body = {"type": name, "sequence_number": self._sequence}
-            body |= fields(event) if fields else {"response": self._response()}
+            item = self._item_of(event)
+            body |= fields(event, item) if fields and item else {"response": self._response()}
             written.append(b"event: %b\ndata: %b\n\n" % (name.encode(), encode(body)))
             self._sequence += 1
 
-    def _key(self, event: Event) -> tuple[str, str | None, str | None]:
+    def _item_of(self, event: Event) -> Item | None:
+        """The item that the event belongs to, None for events of the whole run."""
         match event:
             case ItemStarted() | ItemDone():
-                return event.kind, event.item.kind, None
+                return event.item
+            case PartStarted() | Delta() | PartDone() | ItemStage():
+                return self._items[event.item_id]
+            case _:
+                return None
+
+    def _key(self, event: Event) -> tuple[str, str | None, str | None]:
+        item = self._item_of(event)
+        kind = None if item is None else item.kind
+        match event:
             case PartStarted() | Delta() | PartDone():
-                return event.kind, self._kinds[event.item_id], event.channel
+                return event.kind, kind, event.channel
+            case ItemStage():
+                return event.kind, kind, event.stage
+            case ItemDone(item=HostedCall(status=status)):
+                return event.kind, kind, "completed" if status == "completed" else "failed"
             case RunFinished():
                 return event.kind, None, event.status
             case _:
-                return event.kind, None, None
+                return event.kind, kind, None
 
     def _response(self) -> dict[str, Any]:
         return response(self.run, defaults=self._defaults)
