@@ -26,16 +26,19 @@ ANSWER_STOPS = ("\nAction:", "\nResult:")
 
 # A tool is taken when its first token is likelier than `answer` by this much (natural logarithm).
 # On the tuning data messages that need no tool lay below the first, those that need one above.
-MARGIN_FIRST = 1.2
-MARGIN_AFTER_RESULT = 0.5
+MARGIN_FIRST = 1.8
+MARGIN_AFTER_RESULT = 0.4
+# After an error a weak model gives up too soon; it is held to another try.
+MARGIN_AFTER_ERROR = -2.0
 # Stands for a log-probability that is not among the likeliest twenty.
 _UNLIKELY = -20.0
 
 _INSTRUCTIONS = (
     "Handle each message one action at a time. Use a tool only when the message needs live data, "
     "the user's own data, or something done that a tool can do; otherwise the action is answer. "
-    "Give a tool the values that the user or an earlier result gave, in their words; leave out "
-    "optional ones (?) that nobody gave. When all results are there, the action is answer."
+    "When a value is still missing, first call the tool that gets it. Give a tool the values that "
+    "the user or an earlier result gave, in their words; leave out optional ones (?) that nobody "
+    "gave. When everything asked for is done, the action is answer."
 )
 _ANSWER_LINE = (
     f"- {ANSWER}: Reply in your own words. For greetings, thanks, writing, explaining, "
@@ -69,8 +72,8 @@ def arguments_opening(name: str) -> str:
 # tuning or measuring.
 _EXAMPLES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
-        "- track_parcel(number; detail?: low|high): Get where a parcel is now.\n"
-        "- message_courier(courier: courier's code; text; urgent?: boolean): "
+        "- track_parcel(number: e.g. 70001; detail?: low|high): Get where a parcel is now.\n"
+        "- message_courier(courier: code, e.g. Z9; text; urgent?: boolean): "
         "Send a message to a courier.\n"
         "- search_news(words; country?; limit?: integer): Search today's news.",
         (
@@ -110,7 +113,7 @@ _EXAMPLES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "- add_task(text; due?: day; people?: array): Put a task on the to-do list.\n"
         "- get_air_quality(city; hour?: integer; scale?: us|eu): Get the air quality in a city.\n"
-        "- count_words(path): Count the words of a file.",
+        "- count_words(path: e.g. docs/x.md): Count the words of a file.",
         (
             (
                 "is the air worse in Delhi or in Lima?",
