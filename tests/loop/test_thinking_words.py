@@ -25,6 +25,8 @@ from ouzel.loop import thinking_words as words
         ("", ""),
         ("Really?! I", "Really?!"),
         ("**Done.** And", "**Done.**"),
+        ("**Tea and coffee**\n\nBoth are", ""),
+        ("****\nx", ""),
     ],
 )
 def test_an_answer_is_cut_where_it_is_whole(text: str, kept: str) -> None:
@@ -50,6 +52,7 @@ def test_every_cut_of_a_text_is_a_part_of_it() -> None:
 
 def test_a_long_text_of_openings_is_cut_quickly() -> None:
     assert words.whole("\\[ a.\n" * 5000) == ""
+    assert words.whole("." * 50_000 + "x") == ""
 
 
 def test_more_tokens_allow_more_words_and_never_more_than_fit() -> None:
@@ -75,3 +78,10 @@ def test_only_a_question_with_two_numbers_is_worked_out(question: str, needs: bo
 
 def test_thinking_that_was_cut_is_closed_like_any_other() -> None:
     assert words.closed("  5 + 6 = ") == "<think>\n5 + 6 =\n</think>"
+
+
+def test_the_answer_is_asked_for_by_how_the_thinking_ended() -> None:
+    assert "at most 40 words" in words.answer_prompt(words=40)
+    assert "Finish" in words.answer_prompt(words=40, unfinished=True)
+    assert "words" not in words.answer_prompt()
+    assert words.word_limit(50) == "\n\n(Answer in at most 50 words.)"
