@@ -22,6 +22,8 @@ _EPILOG = """Examples:
 
 [bold]cat error.log | ouzel ask "What went wrong here?"[/bold]
 
+[bold]ouzel ask --effort high "A farmer has 17 sheep. All but 9 run away. How many are left?"[/bold]
+
 [bold]ouzel ask --json "Name a colour." | jq .usage[/bold]"""
 
 UrlOption = Annotated[
@@ -39,6 +41,15 @@ InstructionsOption = Annotated[
     str | None,
     typer.Option("--instructions", "-i", metavar="TEXT", help="How the model should answer."),
 ]
+EffortOption = Annotated[
+    str | None,
+    typer.Option(
+        "--effort",
+        "-e",
+        metavar="EFFORT",
+        help="How much to think first: none, minimal, low, medium (default) or high.",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,6 +64,7 @@ def ask(
     key: KeyOption = None,
     model: ModelOption = None,
     instructions: InstructionsOption = None,
+    effort: EffortOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the response object.")] = False,
 ) -> None:
     """Ask a running server one question.
@@ -67,6 +79,8 @@ def ask(
     body: dict[str, Any] = {"input": text, "store": False}
     if instructions:
         body["instructions"] = instructions
+    if effort:
+        body["reasoning"] = {"effort": effort}
     import asyncio
 
     asyncio.run(_ask(find_server(settings, url, key), model, body, as_json))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ouzel.cli import output
-from ouzel.cli.ask import InstructionsOption, KeyOption, ModelOption, UrlOption
+from ouzel.cli.ask import EffortOption, InstructionsOption, KeyOption, ModelOption, UrlOption
 from ouzel.cli.flags import with_settings
 from ouzel.cli.output import Failed
 from ouzel.config import Settings
@@ -46,6 +46,7 @@ def chat(
     key: KeyOption = None,
     model: ModelOption = None,
     instructions: InstructionsOption = None,
+    effort: EffortOption = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Show text as it comes, without Markdown.")
     ] = False,
@@ -56,7 +57,7 @@ def chat(
     """
     from ouzel.cli.client import find_server
 
-    conversation = Conversation(find_server(settings, url, key), model, instructions, plain)
+    conversation = Conversation(find_server(settings, url, key), model, instructions, plain, effort)
     conversation.connect()
     terminal = sys.stdin.isatty()
     if terminal:
@@ -84,10 +85,16 @@ class Conversation:
         model: what is asked for; None takes what the server names first.
         instructions: sent along with every turn.
         plain: text as it comes instead of rendered Markdown.
+        effort: how much to think before each answer; None leaves it to the server.
     """
 
     def __init__(
-        self, server: Server, model: str | None, instructions: str | None, plain: bool
+        self,
+        server: Server,
+        model: str | None,
+        instructions: str | None,
+        plain: bool,
+        effort: str | None = None,
     ) -> None:
         self._server = server
         self._plain = plain or not sys.stdout.isatty()
@@ -95,6 +102,7 @@ class Conversation:
         self.model = model or ""
         self.models: list[str] = []
         self.instructions = instructions
+        self.effort = effort
         self.turns: list[tuple[str, str]] = []
 
     def connect(self) -> None:
@@ -142,6 +150,8 @@ class Conversation:
             body["previous_response_id"] = self.previous
         if self.instructions:
             body["instructions"] = self.instructions
+        if self.effort:
+            body["reasoning"] = {"effort": self.effort}
         async with (
             Client(self._server) as client,
             aclosing(client.stream(body)) as events,
