@@ -52,9 +52,12 @@ def show_machine(console: Console, facts: Mapping[str, str]) -> None:
 
 
 def as_json(
-    facts: Mapping[str, str], command: str, results: Mapping[str, Sequence[Row]]
+    facts: Mapping[str, str],
+    command: str,
+    results: Mapping[str, Sequence[Row]],
+    cases: Mapping[str, Sequence[Mapping[str, Any]]] = {},
 ) -> dict[str, Any]:
-    """Everything, samples too."""
+    """Everything, samples too, and by suite what became of each case."""
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -63,6 +66,7 @@ def as_json(
             suite: [{**asdict(row), "verdict": row.verdict} for row in rows]
             for suite, rows in results.items()
         },
+        "cases": {suite: list(kept) for suite, kept in cases.items() if kept},
     }
 
 

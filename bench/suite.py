@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 
@@ -25,6 +26,14 @@ class Bench:
             default.
         engine_url, engine_key: a server to measure instead of weights, and its key.
         tell: says what is being done.
+        log: says what is worth keeping on the screen, one line.
+        step: how many cases are done, and of how many.
+        keep: takes what became of one case; it is kept in the results.
+        data: a file with cases instead of the suite's own.
+        api: which API cases go through, where the suite leaves that open.
+        at_once: cases under way at the same time; None leaves it to the suite.
+        limit, first: how many cases, and the number of the first, from 0; None for all.
+        kept: where a suite that can be resumed keeps its results; None for its own place.
     """
 
     quick: bool
@@ -33,6 +42,15 @@ class Bench:
     engine_url: str | None
     engine_key: str | None
     tell: Callable[[str], None]
+    log: Callable[[str], None]
+    step: Callable[[int, int], None]
+    keep: Callable[[dict[str, Any]], None]
+    data: Path | None = None
+    api: Literal["responses", "chat"] = "responses"
+    at_once: int | None = None
+    limit: int | None = None
+    first: int = 0
+    kept: Path | None = None
 
 
 Suite = Callable[[Bench], list[Row]]
