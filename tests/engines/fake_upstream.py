@@ -16,6 +16,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from fake_upstream_forms import (
+    Said,
+    Skills,
+    counted_so_far,
+    refuses,
+    skills_of,
+    speak,
+    timings,
+)
 
 Fault = Callable[["FakeUpstream", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -48,6 +57,7 @@ class FakeUpstream:
         self.models = models
         self.words = WORDS if words is None else words
         self.usage = usage
+        self.skills: Skills = skills_of(dialect)
         self.parameters = 'stop "x"'  # of an Ollama model
         self.pace = 0.0
         self.healthy = True
@@ -142,11 +152,15 @@ class FakeUpstream:
 
     def _llama(self, path: str, body: Any) -> tuple[int, Any] | None:
         if path == "/props":
-            return 200, {"default_generation_settings": {"n_ctx": self.window}, "total_slots": 2}
+            return 200, {
+                "default_generation_settings": {"n_ctx": self.window},
+                "modalities": {"vision": "images" in self.skills.can},
+            }
         if path == "/v1/chat/completions/input_tokens" and self.dialect == "llama":
             return 200, {"input_tokens": count(body["messages"])}
         if path == "/apply-template":
-            return 200, {"prompt": " ".join(m["content"] + " x x x" for m in body["messages"])}
+            prompt = " ".join(m["content"] + " x x x" for m in body["messages"])
+            return 200, {"prompt": prompt + ("<think>" if self.skills.thinks == "open" else "")}
         if path == "/tokenize":
             return 200, {"tokens": list(range(len(body.get("content", "").split())))}
         return None
@@ -180,7 +194,8 @@ class FakeUpstream:
             return 200, {"models": [card] if self.loaded else []}
         if path == "/api/show":
             info = {"model_info": {"llama.context_length": 131072}}
-            return 200, info | {"parameters": self.parameters}
+            can = ["completion", *(["vision"] if "images" in self.skills.can else [])]
+            return 200, info | {"parameters": self.parameters, "capabilities": can}
         return None
 
     async def _chat(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -206,7 +221,7 @@ class FakeUpstream:
         if not body.get("stream"):
             return web.json_response(self._whole(body, words, reason))
         response = await open_stream(request)
-        for line in self.lines(body, words, reason):
+        for line in self.lines(body, words, reason, self._speech(body)):
             await response.write(line)
             if self.pace:
                 await asyncio.sleep(self.pace)
@@ -216,6 +231,8 @@ class FakeUpstream:
     def _refusal(self, body: dict[str, Any]) -> dict[str, Any] | None:
         if body.get("temperature", 0) > 2:
             return {"error": {"message": "temperature must be ≤ 2", "param": "temperature"}}
+        if (why := refuses(self.skills, body)) is not None:
+            return {"error": {"message": why, "code": 400}}
         prompt, wanted = count(body["messages"]), body.get("max_tokens") or 0
         if prompt >= self.window:
             return self._too_long(prompt)
@@ -267,7 +284,7 @@ class FakeUpstream:
 
     def said(self, body: dict[str, Any]) -> tuple[list[str], str]:
         """The words of the answer and why it ends."""
-        words = list(self.words)
+        words = self._speech(body).words
         if self.dialect != "ollama":  # which ignores what it does not know
             for token in body.get("logit_bias") or {}:
                 words = [f" <{token}>"] * len(words)
@@ -283,20 +300,37 @@ class FakeUpstream:
                     break
         return words, reason
 
-    def lines(self, body: dict[str, Any], words: list[str], reason: str) -> list[bytes]:
+    def _speech(self, body: dict[str, Any]) -> Said:
+        return speak(self.skills, self.dialect, body, self.words)
+
+    def lines(
+        self, body: dict[str, Any], words: list[str], reason: str, speech: Said | None = None
+    ) -> list[bytes]:
         """The stream's events, as this dialect writes them."""
         first = {"role": "assistant", "content": None if self.dialect == "llama" else ""}
         chunks = [] if self.dialect == "ollama" else [chunk(first)]
+        thoughts = speech.thoughts if speech else []
+        channel = "reasoning" if self.dialect in ("vllm", "ollama") else "reasoning_content"
+        chunks += [chunk({channel: thought}) for thought in thoughts]
         for word in words:
             delta = {"content": word}
             if self.dialect == "ollama":
                 delta["role"] = "assistant"
             chunks.append(chunk(delta, logprobs=self._logprobs(body, word)))
+        if speech and speech.call:
+            call = {"index": 0, "id": "c1", "type": "function", "function": speech.call}
+            chunks.append(chunk({"tool_calls": [call]}))
+            reason = "tool_calls"
+        if self.usage and self.skills.counts_as_it_goes:
+            for number, each in enumerate(chunks[1:], 1):
+                read = count(body["messages"])
+                each |= counted_so_far(self.dialect, body, read, number)
+        said = thoughts + words + ([speech.call["name"]] if speech and speech.call else [])
         chunks.append(chunk({}, reason))
         if self.usage and (body.get("stream_options") or {}).get("include_usage"):
-            last = chunk({}) | {"choices": [], "usage": self._usage(body, words)}
+            last = chunk({}) | {"choices": [], "usage": self._usage(body, said)}
             if self.dialect == "llama":
-                last["timings"] = {"cache_n": 1, "predicted_n": len(words)}
+                last["timings"] = timings(count(body["messages"]), len(said))
             chunks.append(last)
         return [event(json.dumps(c)) for c in chunks] + [event("[DONE]")]
 
@@ -342,7 +376,7 @@ class FakeUpstream:
 
 def count(messages: list[dict[str, Any]]) -> int:
     """Tokens of a prompt: its words, and three for each message."""
-    return sum(len(m["content"].split()) + 3 for m in messages)
+    return sum(len(str(m["content"] or "").split()) + 3 for m in messages)
 
 
 def flat(message: str) -> dict[str, Any]:

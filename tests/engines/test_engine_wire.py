@@ -16,7 +16,8 @@ from ouzel.core.request import Sampling
 from ouzel.core.turns import CallDelta, TextDelta, ThinkingDelta, Turn, TurnMessage, Usage
 from ouzel.engines.upstream_failures import Overflow
 from ouzel.engines.upstream_sse import MAX_EVENT, EventParser
-from ouzel.engines.wire import UNLIKELY, TurnReader, write_turn
+from ouzel.engines.wire import UNLIKELY, TurnReader
+from ouzel.engines.wire_turn import write_turn
 
 HELLO = Turn((TurnMessage("user", "Hi"),))
 

@@ -19,6 +19,7 @@ from ouzel.core.errors import ContextLengthExceeded, EngineError, EngineUnavaila
 from ouzel.core.request import Sampling
 from ouzel.core.turns import TextDelta, Turn, TurnMessage
 from ouzel.engines.local import LocalEngine
+from ouzel.engines.local_life import SAMPLING
 
 pytestmark = [pytest.mark.tiny, pytest.mark.asyncio(loop_scope="module")]
 
@@ -46,7 +47,7 @@ async def test_it_answers_and_counts(engine: LocalEngine) -> None:
 async def test_it_says_what_it_is(engine: LocalEngine) -> None:
     info = engine.info
     assert (info.model, info.context_window) == ("tiny", 512)
-    assert info.capabilities == {"logprobs", "logit_bias", "seed", "stop", "penalties"}
+    assert SAMPLING | {"grammar", "json_schema", "opening"} <= info.capabilities
     facts = dict(info.detail)
     assert (facts["slots"], facts["threads"], facts["restarts"]) == ("2", "1", "0")
     assert int(facts["resident memory"].split()[0]) > 50

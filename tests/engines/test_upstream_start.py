@@ -21,7 +21,8 @@ from ouzel.core.turns import Turn, TurnMessage
 from ouzel.engines.upstream import Timeouts, UpstreamEngine
 from ouzel.engines.upstream_client import Client
 
-EVERYTHING = {"logprobs", "logit_bias", "seed", "stop", "penalties"}
+SAMPLING = {"logprobs", "logit_bias", "seed", "stop", "penalties"}
+EVERYTHING = SAMPLING | {"grammar", "json_schema", "opening", "tools"}
 
 
 async def start(fake: FakeUpstream, **how: Any) -> UpstreamEngine:
@@ -41,11 +42,16 @@ async def start(fake: FakeUpstream, **how: Any) -> UpstreamEngine:
     ("dialect", "capabilities", "source", "server"),
     [
         ("llama", EVERYTHING, "/v1/models", "llamacpp"),
-        ("old_llama", EVERYTHING, "/props", "llamacpp"),
+        ("old_llama", SAMPLING | {"grammar", "opening"}, "/props", "llamacpp"),
         ("vllm", EVERYTHING, "/v1/models", "vllm"),
         ("sglang", EVERYTHING, "/v1/models", "sglang"),
         # Ollama takes logprobs and logit_bias and does nothing with them.
-        ("ollama", {"seed", "stop", "penalties"}, "/api/ps", "library"),
+        (
+            "ollama",
+            {"seed", "stop", "penalties", "json_schema", "opening", "tools"},
+            "/api/ps",
+            "library",
+        ),
     ],
 )
 async def test_a_server_is_asked_what_it_is(
@@ -59,7 +65,11 @@ async def test_a_server_is_asked_what_it_is(
         assert info.created_at == 1_700_000_000
         assert dict(info.detail)["context from"] == source
         assert dict(info.detail)["server"] == server
-        assert all(body["max_tokens"] == 2 for body in fake.chats)
+        assert (info.thinks, info.tool_style) == (
+            "no",
+            "native" if "tools" in capabilities else "guided",
+        )
+        assert all(body["max_tokens"] <= 200 for body in fake.chats)
 
 
 async def test_what_is_configured_is_not_asked() -> None:
@@ -78,7 +88,12 @@ async def test_the_address_may_end_in_v1_or_not(suffix: str) -> None:
         engine = UpstreamEngine(fake.url + suffix, key="k", model=None)
         await engine.start()
         await engine.stop()
-        assert {path for path, _ in fake.asked} == {"/v1/models", "/v1/chat/completions"}
+        assert {path for path, _ in fake.asked} == {
+            "/v1/models",
+            "/v1/chat/completions",
+            "/props",
+            "/apply-template",
+        }
 
 
 async def test_a_server_may_live_under_a_path() -> None:
@@ -228,7 +243,7 @@ async def test_a_server_that_cannot_stream_is_found_out_at_the_start() -> None:
     async with serving() as fake:
         engine = UpstreamEngine(fake.url, key="k", model=None, retries=0)
         plain = 7  # requests of the probe that are not streamed
-        fake.faults += [_behave] * plain + [raw(b"{}", content_type="application/json")]
+        fake.faults += [_behave] * plain + [raw(b"{}", content_type="application/json")] * 2
         with pytest.raises(EngineError, match="instead of a stream"):
             await engine.start()
         await engine.stop()
@@ -256,7 +271,12 @@ async def test_a_server_that_refuses_parameters_can_do_less() -> None:
             return await behave(request, body)
 
         fake.answer = strict  # type: ignore[method-assign]
-        assert (await start(fake)).info.capabilities == {"stop"}
+        assert (await start(fake)).info.capabilities == EVERYTHING - {
+            "logprobs",
+            "logit_bias",
+            "seed",
+            "penalties",
+        }
 
 
 async def test_a_server_that_fails_while_it_is_probed() -> None:

@@ -13,15 +13,16 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ouzel.core.contracts import EngineInfo, EngineState
+from ouzel.core.contracts import EngineInfo, EngineState, ToolStyle
 from ouzel.core.errors import EngineError, EngineUnavailable
-from ouzel.core.turns import EngineDelta, Turn
+from ouzel.core.turns import EngineDelta, Halt, Pace, Turn
 from ouzel.engines.local_life import CONNECTIONS, FAREWELL, Birth, Life, begin
 from ouzel.engines.machine import Overrides
+from ouzel.engines.pace import PaceMeter
 from ouzel.engines.upstream import TIMEOUTS, Timeouts, UpstreamEngine
 
 __all__ = ["LocalEngine", "Overrides", "Restarts", "Timeouts"]
@@ -49,6 +50,9 @@ class Restarts:
 AS_FITS: Final = Overrides()
 TRY_AGAIN: Final = Restarts()
 
+SUPPOSED: Final = Pace(prefill=50.0, decode=20.0)
+"""The pace that is told until the first answers were measured, which are at the start."""
+
 REFRESH: Final = 5.0
 """Seconds for which facts that change (resident memory) are kept."""
 
@@ -64,6 +68,9 @@ class LocalEngine:
         timeouts: how long an answer may take.
         hung_after: seconds without a sign of life after which the process is killed.
         restarts: when it is started again.
+        tool_style: how the model is brought to call tools, where the user says so.
+        expects: how the catalogue says that it is; `native` holds only if a call is really made
+            when that is tried at the start.
     """
 
     def __init__(
@@ -76,9 +83,21 @@ class LocalEngine:
         timeouts: Timeouts = TIMEOUTS,
         hung_after: float = 15.0,
         restarts: Restarts = TRY_AGAIN,
+        tool_style: ToolStyle | None = None,
+        expects: ToolStyle | None = None,
     ) -> None:
         log = home.absolute() / "logs" / "engine.log"
-        self._birth = Birth(path.absolute(), served_as, log, overrides, timeouts)
+        self._meter = PaceMeter(SUPPOSED)
+        self._birth = Birth(
+            path.absolute(),
+            served_as,
+            log,
+            overrides,
+            timeouts,
+            self._meter,
+            tool_style=tool_style,
+            expected=expects,
+        )
         self._hung_after = hung_after
         self._restarts = restarts
         self._state: EngineState = "starting"
@@ -115,6 +134,11 @@ class LocalEngine:
     def pid(self) -> int | None:
         """The process that computes, None while there is none."""
         return None if self._life is None else self._life.child.pid
+
+    @property
+    def pace(self) -> Pace:
+        """See the contract. As llama.cpp times itself; it outlives the process."""
+        return self._meter.pace
 
     async def start(self) -> None:
         """Load the weights in a new process.
@@ -159,9 +183,14 @@ class LocalEngine:
             # Should the caller be cancelled now, the process is still taken down.
             await asyncio.shield(asyncio.gather(supervisor, return_exceptions=True))
 
-    async def stream(self, turn: Turn) -> AsyncGenerator[EngineDelta, None]:
+    async def stream(
+        self, turn: Turn, halt: Halt | None = None
+    ) -> AsyncGenerator[EngineDelta, None]:
         """See the contract."""
-        async with self._turn() as speaker, contextlib.aclosing(speaker.stream(turn)) as deltas:
+        async with (
+            self._turn() as speaker,
+            contextlib.aclosing(speaker.stream(turn, halt)) as deltas,
+        ):
             async for delta in deltas:
                 yield delta
 
@@ -227,6 +256,7 @@ class LocalEngine:
             else:
                 failed = 0
                 took = life.took
+                self._birth = replace(self._birth, findings=life.findings)
                 born = time.monotonic()
                 trouble = await self._live(life)
                 if time.monotonic() - born >= self._restarts.stable:

@@ -12,23 +12,28 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import psutil
 
-from ouzel.core.contracts import Capability, EngineInfo
-from ouzel.core.errors import EngineError, OuzelError, WeightsError
+from ouzel.core.contracts import Capability, EngineInfo, ToolStyle
+from ouzel.core.errors import EngineError, OuzelError, RequestError, WeightsError
 from ouzel.engines.local_child import Child, ChildError
 from ouzel.engines.machine import MIB, Device, EnginePlan, Overrides, choose, survey
+from ouzel.engines.pace import PaceMeter
 from ouzel.engines.upstream import Timeouts, UpstreamEngine
 from ouzel.engines.upstream_client import Client
 from ouzel.engines.upstream_exchange import Exchange
+from ouzel.engines.upstream_probe import Findings, Prober, style_of
 from ouzel.engines.weights.gguf import Header, check_complete
 
 _log = logging.getLogger(__name__)
 
-CAPABILITIES: Final[frozenset[Capability]] = frozenset(get_args(Capability))
-"""All of them: each was tried with the real engine, and the tests try them again."""
+SAMPLING: Final[frozenset[Capability]] = frozenset(
+    {"logprobs", "logit_bias", "seed", "stop", "penalties"}
+)
+"""What llama.cpp honours whatever the weights: tried with the real engine, and the tests try it
+again. The rest depends on the weights and their template, and is found out in the first life."""
 
 CONNECTIONS: Final = 256
 """Turns that a process is given at once. llama.cpp keeps a thread for each."""
@@ -45,6 +50,9 @@ LOAD_RATE: Final = 20e6
 
 ASK: Final = 10.0
 """Seconds for a first question to a process that has just said that it is ready."""
+
+PROBE_WITHIN: Final = 60.0
+"""Seconds for one of the tiny requests that find out what the weights can."""
 
 FAREWELL: Final = 2.0
 """Seconds in which a process ends by itself when it is told to."""
@@ -77,6 +85,10 @@ class Birth:
         log: the process's log.
         overrides: what the user decided.
         timeouts: how long an answer may take.
+        meter: keeps the pace, from one life to the next.
+        tool_style: what the user says of how the model is brought to call tools.
+        expected: what the catalogue says of it.
+        findings: what the weights can, None until it was found out.
     """
 
     path: Path
@@ -84,6 +96,10 @@ class Birth:
     log: Path
     overrides: Overrides
     timeouts: Timeouts
+    meter: PaceMeter
+    tool_style: ToolStyle | None = None
+    expected: ToolStyle | None = None
+    findings: Findings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,7 @@ class Life:
         line: the connections that the speaker uses.
         plan: how the process was set up.
         window: tokens that one request may use, as the process itself says.
+        findings: what the weights can.
         facts: short facts for people that do not change during this life.
         took: seconds that loading took.
     """
@@ -103,6 +120,7 @@ class Life:
     speaker: UpstreamEngine
     plan: EnginePlan
     window: int
+    findings: Findings
     facts: tuple[tuple[str, str], ...]
     took: float
     line: Line
@@ -114,12 +132,21 @@ class Life:
             ("process", str(self.child.pid)),
             ("restarts", str(restarts)),
         )
+        found = self.findings
+        style = style_of(found.capabilities, birth.tool_style, birth.expected)
         return EngineInfo(
             model=birth.served_as,
             context_window=self.window,
-            capabilities=CAPABILITIES,
+            capabilities=found.capabilities,
             created_at=created_at,
-            detail=(*self.facts, *changing),
+            detail=(
+                *self.facts,
+                *changing,
+                ("tool style", _style_said(style, birth)),
+                *((f"can {name}", how) for name, how in found.seen),
+            ),
+            thinks=found.thinks,
+            tool_style=style,
         )
 
     async def over(self, hung_after: float) -> str:
@@ -264,26 +291,41 @@ async def _connect(
             window = int(reply["default_generation_settings"]["n_ctx"])  # type: ignore[index]
         except (TypeError, KeyError, ValueError):
             raise ChildError("it does not say how large its context is") from None
+        found = birth.findings
+        if found is None:
+            prober = Prober(line, birth.served_as, PROBE_WITHIN, "llamacpp", birth.meter)
+            found = await prober.of_the_model(SAMPLING)
         speaker = UpstreamEngine(
             address,
             key=key,
             model=birth.served_as,
             served_as=birth.served_as,
             context_window=window,
-            capabilities=CAPABILITIES,
+            findings=found,
             timeouts=birth.timeouts,
+            client=line,
+            meter=birth.meter,
         )
-        speaker._client = line  # its own was not used yet
         await speaker.start()
     except BaseException as error:
         await line.close()
         if speaker is not None:
             await speaker.stop()
-        if isinstance(error, EngineError):
+        if isinstance(error, EngineError | RequestError):
             raise ChildError(f"it does not answer: {error.message.rstrip('.')}") from None
         raise
     facts = (*facts, ("context of a request", f"{window} tokens"))
-    return Life(child, speaker, plan, window, facts, time.monotonic() - began, line)
+    return Life(child, speaker, plan, window, found, facts, time.monotonic() - began, line)
+
+
+def _style_said(style: ToolStyle, birth: Birth) -> str:
+    if birth.tool_style is not None:
+        return f"{style}: set (tool_style)"
+    if birth.expected is None:
+        return f"{style}: as calls came, or did not"
+    if birth.expected != style:
+        return f"{style}: the catalogue says {birth.expected}, but no call came when it was tried"
+    return f"{style}: as the catalogue says"
 
 
 def _mib(size: int) -> str:

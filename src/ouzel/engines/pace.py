@@ -1,11 +1,12 @@
 """How fast an engine is: rates from what turns took.
 
-A `PaceMeter` is told of readings and keeps an average in which recent tokens weigh more. It knows
-no clock and no engine; who measures, and how, is the engine's matter.
+A `PaceMeter` is told of readings and keeps an average in which recent tokens weigh more; a
+`Stopwatch` makes readings from outside. Neither knows an engine.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from ouzel.core.turns import Pace
@@ -73,3 +74,34 @@ class _Rate:
 
     def value(self, guess: float) -> float:
         return self._tokens / self._seconds if self._seconds else guess
+
+
+class Stopwatch:
+    """Times one turn from outside, for engines that do not time themselves.
+
+    It starts when it is made, which is when the turn is sent. What it sees holds waiting for a
+    free slot too: that is time which the next turn will take as well.
+    """
+
+    __slots__ = ("_first", "_last", "_sent")
+
+    def __init__(self) -> None:
+        self._sent = time.perf_counter()
+        self._first = 0.0
+        self._last = 0.0
+
+    def heard(self) -> None:
+        """A piece of the answer came."""
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+
+    def tell(self, meter: PaceMeter, read: int, generated: int) -> None:
+        """Pass on what was seen.
+
+        Args:
+            read: prompt tokens that were not cached.
+            generated: tokens of the answer; the first of them ends the reading.
+        """
+        if self._first:
+            meter.prefilled(read, self._first - self._sent)
+            meter.decoded(generated - 1, self._last - self._first)

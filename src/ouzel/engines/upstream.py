@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, TypeVar
 
-from ouzel.core.contracts import Capability, EngineInfo, EngineState
+from ouzel.core.contracts import Capability, EngineInfo, EngineState, ToolStyle
 from ouzel.core.errors import (
     ContextLengthExceeded,
     EngineDied,
@@ -24,25 +24,24 @@ from ouzel.core.errors import (
     OuzelError,
     RequestError,
 )
-from ouzel.core.turns import EngineDelta, Turn, TurnDone, Usage
+from ouzel.core.turns import EngineDelta, Halt, Pace, Turn, TurnDone
+from ouzel.engines.pace import PaceMeter, Stopwatch
 from ouzel.engines.upstream_client import Client
 from ouzel.engines.upstream_exchange import Timeouts
 from ouzel.engines.upstream_failures import (
-    Overdue,
     Overflow,
     Severed,
     Unreachable,
+    passing,
     read_error,
+    shrink,
 )
-from ouzel.engines.upstream_probe import (
-    ABSENT,
-    PROBE,
-    Prober,
-    Tokenizer,
-    find_model,
-    find_window,
-)
-from ouzel.engines.wire import TurnReader, write_turn
+from ouzel.engines.upstream_find import ABSENT, Listed, find_model, find_window
+from ouzel.engines.upstream_hear import tell_pace
+from ouzel.engines.upstream_probe import PROBE, Findings, Prober, style_of
+from ouzel.engines.upstream_tokens import Tokenizer, usage_of
+from ouzel.engines.wire import TurnReader
+from ouzel.engines.wire_turn import KNOWN, PLAIN, write_turn
 
 __all__ = ["Timeouts", "UpstreamEngine"]
 
@@ -67,6 +66,10 @@ SETTLE: Final = 0.05
 SMALL: Final = 5.0
 """Seconds for a question that costs a server nothing."""
 
+UNKNOWN_PACE: Final = Pace(prefill=200.0, decode=20.0)
+"""What is told before anything was measured: a small model on a few cores. Turns that probe the
+server correct it; without them the first real ones do."""
+
 CHECKS: Final = (0.25, 5.0)
 """Seconds between checks on a server that is gone: the first, and the longest."""
 
@@ -81,8 +84,13 @@ class UpstreamEngine:
         served_as: the name that clients see; the server's own by default.
         context_window: tokens for one request; None asks the server.
         capabilities: what the server honours; None probes it with a few tiny requests.
+        findings: what the server and its model can, where somebody found out before.
+        tool_style: how the model is brought to call tools; None leaves it to what is found out:
+            natively where a call was really made.
         timeouts: how long it may take.
         retries: further attempts for a turn in which nothing was said yet.
+        client: the connections; None makes them from `url` and `key`.
+        meter: keeps the pace; None begins a new one.
 
     Raises:
         EngineError: the address is not one.
@@ -97,10 +105,18 @@ class UpstreamEngine:
         served_as: str | None = None,
         context_window: int | None = None,
         capabilities: frozenset[Capability] | None = None,
+        findings: Findings | None = None,
+        tool_style: ToolStyle | None = None,
         timeouts: Timeouts = TIMEOUTS,
         retries: int = 2,
+        client: Client | None = None,
+        meter: PaceMeter | None = None,
     ) -> None:
-        self._client = Client(url, key, timeouts)
+        self._client = client or Client(url, key, timeouts)
+        self._meter = meter or PaceMeter(UNKNOWN_PACE)
+        self._findings = findings
+        self._dialect = PLAIN
+        self._tool_style = tool_style
         self._wanted = model
         self._served_as = served_as
         self._window = context_window
@@ -125,6 +141,11 @@ class UpstreamEngine:
         if self._info is None:
             raise EngineUnavailable(f"The engine is not up: {self._trouble}.")
         return self._info
+
+    @property
+    def pace(self) -> Pace:
+        """See the contract. As llama-server times itself, else as it is seen from here."""
+        return self._meter.pace
 
     async def start(self) -> None:
         """Reach the server and learn what it is.
@@ -161,7 +182,7 @@ class UpstreamEngine:
             await asyncio.gather(task, return_exceptions=True)
         await self._client.close()
 
-    def stream(self, turn: Turn) -> AsyncGenerator[EngineDelta, None]:
+    def stream(self, turn: Turn, halt: Halt | None = None) -> AsyncGenerator[EngineDelta, None]:
         """See the contract.
 
         Tried again, at most `retries` times and only where nothing was said: no connection, a
@@ -169,20 +190,26 @@ class UpstreamEngine:
         by its own tokenizer; if it has none either, the turn ends in EngineDied, since a count is
         never made up.
         """
-        return self._generate(turn, "ready")
+        return self._generate(turn, "ready", halt or Halt())
 
-    async def _generate(self, turn: Turn, during: EngineState) -> AsyncGenerator[EngineDelta, None]:
+    async def _generate(
+        self, turn: Turn, during: EngineState, halt: Halt
+    ) -> AsyncGenerator[EngineDelta, None]:
         self._demand(during)
-        body = write_turn(turn, self._model, stream=True)
+        body = write_turn(turn, self._model, stream=True, dialect=self._dialect)
         attempt = 0
         while True:
+            if _wished(halt):
+                yield TurnDone("halted")
+                return
             reader = TurnReader(turn.sampling.top_logprobs, self._client.secret)
+            watch = Stopwatch()
             exchange = None
-            said = ended = False
+            said = ended = cut = False
             try:
                 exchange = await self._client.exchange(body)
                 self._found()
-                while not reader.closed:
+                while not (reader.closed or cut or (_wished(halt) and not ended)):
                     try:
                         data = await exchange.read()
                     except EngineError:
@@ -192,7 +219,11 @@ class UpstreamEngine:
                     deltas = reader.feed(data) if data else reader.end()
                     if deltas:
                         said = True
+                        watch.heard()
                         for delta in deltas:
+                            if _wished(halt):
+                                cut = True
+                                break
                             yield delta
                         exchange.moved()
                     if reader.failure is not None:
@@ -202,7 +233,8 @@ class UpstreamEngine:
                     if reader.reason is not None and not ended:
                         ended = True
                         exchange.moved(min(LINGER, self._timeouts.idle))
-                await exchange.drain(SETTLE)
+                if reader.reason is not None:
+                    await exchange.drain(SETTLE)
                 break
             except OuzelError as error:
                 pause = await self._after(error, turn, body, said, attempt)
@@ -211,9 +243,23 @@ class UpstreamEngine:
                     exchange.close()
             attempt += 1
             await asyncio.sleep(pause)
-        if reader.reason is None:
+        yield await self._done(turn, reader, watch, cut or _wished(halt), cut)
+
+    async def _done(
+        self, turn: Turn, reader: TurnReader, watch: Stopwatch, halted: bool, cut: bool
+    ) -> TurnDone:
+        """The end of a turn, with its counts; what was measured of it is kept.
+
+        Args:
+            halted: it was left because somebody wished it.
+            cut: and something of it was read and not said.
+        """
+        reason = None if cut else reader.reason
+        if reason is None and not halted:
             raise EngineDied("The engine ended its answer without a reason.")
-        yield TurnDone(reader.reason, reader.counted() or await self._recount(turn, reader.text()))
+        usage = await usage_of(self._tokenizer, turn, reader)
+        tell_pace(self._meter, watch, usage, reader.timings)
+        return TurnDone(reason or "halted", usage)
 
     async def count_tokens(self, turn: Turn) -> int:
         """See the contract. Where the server has no route for it, an answer of one token is
@@ -251,12 +297,16 @@ class UpstreamEngine:
         if said:
             raise EngineDied(error.message) if isinstance(error, Severed) else error from None
         if isinstance(error, Overflow):
-            if _shrink(body, error):
+            if shrink(body, error):
                 return 0.0
             raise await self._too_long(error, turn) from None
         if isinstance(error, Severed):
             error = EngineUnavailable(f"{error.message.rstrip('.')} before it had answered.")
-        if not _passing(error) or attempt >= self._retries or self._state == "stopped":
+        if (
+            not passing(error, LONGEST_PAUSE)
+            or attempt >= self._retries
+            or self._state == "stopped"
+        ):
             raise error from None
         pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
         pause *= random.uniform(0.5, 1.0)  # noqa: S311  # so that eight do not come back as one
@@ -280,20 +330,6 @@ class UpstreamEngine:
             )
         return ContextLengthExceeded(tokens, window)
 
-    async def _recount(self, turn: Turn, text: str) -> Usage:
-        """Counts for a turn whose server sent none, by its tokenizer."""
-        try:
-            prompt = await self._tokenizer.prompt(turn)
-            output = await self._tokenizer.text(text)
-        except OuzelError as error:
-            raise EngineDied(f"The engine sent no token counts. {error.message}") from None
-        if prompt is None or output is None:
-            raise EngineDied(
-                "The engine sends no token counts and has no tokenizer to ask: it has to honour "
-                "stream_options.include_usage."
-            )
-        return Usage(input_tokens=prompt, output_tokens=output)
-
     async def _discover(self) -> EngineInfo:
         listed = await self._persist(
             lambda: find_model(self._client, self._wanted, self._brief()), PROBE
@@ -304,16 +340,11 @@ class UpstreamEngine:
         window, source = self._window, "setting"
         if window is None:
             window, source = await find_window(self._client, listed, self._brief(), patience)
-        capabilities = self._capabilities
-        if capabilities is None:
-            capabilities = await Prober(self._client, listed.id, patience).capabilities()
-            # The last thing to know: whether it streams, and counts what it streams.
-            async for _ in self._generate(PROBE, "starting"):
-                pass
+        found = await self._find_out(listed)
         return EngineInfo(
             model=self._served_as or listed.id,
             context_window=window,
-            capabilities=capabilities,
+            capabilities=found.capabilities,
             created_at=listed.created_at or time.time(),
             detail=(
                 ("engine", "upstream"),
@@ -321,8 +352,30 @@ class UpstreamEngine:
                 ("server", listed.owner),
                 ("asked for", listed.id),
                 ("context from", source),
+                *((f"can {name}", how) for name, how in found.seen),
             ),
+            thinks=found.thinks,
+            tool_style=style_of(found.capabilities, self._tool_style),
         )
+
+    async def _find_out(self, listed: Listed) -> Findings:
+        """What the server can, and with it how it is asked from now on."""
+        patience = self._timeouts.first_token
+        found = self._findings
+        if found is None and self._capabilities is not None:
+            dialect = KNOWN.get(listed.owner, PLAIN)
+            found = Findings(self._capabilities, "no", dialect)
+        probed = found is None
+        if found is None:
+            prober = Prober(self._client, listed.id, patience, listed.owner, self._meter)
+            found = await prober.everything()
+        self._dialect = found.dialect
+        self._tokenizer = Tokenizer(self._client, listed.id, patience, found.dialect)
+        if probed:
+            # The last thing to know: whether it counts what it streams.
+            async for _ in self._generate(PROBE, "starting", Halt()):
+                pass
+        return found
 
     def _brief(self) -> float:
         """Seconds for a question that costs a server nothing."""
@@ -359,30 +412,6 @@ class UpstreamEngine:
                 self._found()
 
 
-def _passing(error: OuzelError) -> bool:
-    """Whether the same request may succeed a moment later."""
-    if not isinstance(error, EngineUnavailable) or isinstance(error, Overdue):
-        return False
-    if isinstance(error, Unreachable):
-        return error.passing
-    return error.retry_after <= LONGEST_PAUSE
-
-
-def _shrink(body: dict[str, object], overflow: Overflow) -> bool:
-    """Ask for a shorter answer, where the prompt alone fits. True if the body was changed.
-
-    vLLM and SGLang refuse a request whose prompt and longest answer do not fit together, where
-    llama-server and the API reference take `max_tokens` as a bound and end with `length`.
-    """
-    wanted, window = body.get("max_tokens"), overflow.context_window
-    if not isinstance(wanted, int):
-        return False
-    prompt = overflow.prompt_tokens
-    if prompt is not None and window is not None and prompt >= window:
-        return False
-    if overflow.exact and prompt is not None and window is not None:
-        room = max(1, window - prompt - 1)  # SGLang keeps one token for itself
-        body["max_tokens"] = room
-        return room < wanted
-    del body["max_tokens"]  # only a lower bound of the prompt is known: take what is left
-    return True
+def _wished(halt: Halt) -> bool:
+    """Asked anew each time: somebody else sets it."""
+    return halt.wished

@@ -163,6 +163,39 @@ def error_of(
     return EngineDied(f"The engine failed (HTTP {status}{said}).")
 
 
+def passing(error: OuzelError, longest: float) -> bool:
+    """Whether the same request may succeed a moment later.
+
+    Args:
+        longest: seconds that a moment may take.
+    """
+    if not isinstance(error, EngineUnavailable) or isinstance(error, Overdue):
+        return False
+    if isinstance(error, Unreachable):
+        return error.passing
+    return error.retry_after <= longest
+
+
+def shrink(body: dict[str, object], overflow: Overflow) -> bool:
+    """Ask for a shorter answer, where the prompt alone fits. True if the body was changed.
+
+    vLLM and SGLang refuse a request whose prompt and longest answer do not fit together, where
+    llama-server and the API reference take `max_tokens` as a bound and end with `length`.
+    """
+    wanted, window = body.get("max_tokens"), overflow.context_window
+    if not isinstance(wanted, int):
+        return False
+    prompt = overflow.prompt_tokens
+    if prompt is not None and window is not None and prompt >= window:
+        return False
+    if overflow.exact and prompt is not None and window is not None:
+        room = max(1, window - prompt - 1)  # SGLang keeps one token for itself
+        body["max_tokens"] = room
+        return room < wanted
+    del body["max_tokens"]  # only a lower bound of the prompt is known: take what is left
+    return True
+
+
 def read_complaint(body: bytes) -> Complaint:
     """An error body in any of the dialects; text that is not JSON is the message itself."""
     try:

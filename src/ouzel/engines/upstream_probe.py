@@ -1,365 +1,342 @@
-"""What an engine's server is: its model, its context window, what it can do, how it counts.
+"""What an engine's server and its model can, found out with real requests of a few tokens.
 
-All of it is asked, not guessed: a server that does not say is an error that names the setting to
-give. `Tokenizer` counts tokens with whatever the server offers for it. Nothing here streams, and
-nothing is tried twice.
+Servers ignore parameters that they do not know, so an answer proves nothing; the effect does: a
+forced word that comes, a message that goes on, a call that is really made. `seed` and the
+penalties have no effect that shows in a few tokens: there it must do that they are accepted.
+Nothing is guessed from a name, and nothing is tried twice.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from ouzel.core.contracts import Capability
-from ouzel.core.errors import EngineError, RequestError
-from ouzel.core.request import Sampling
+from ouzel.core.contracts import Capability, Thinks, ToolStyle
+from ouzel.core.errors import EngineError
+from ouzel.core.request import Effort, FunctionTool, Sampling
 from ouzel.core.turns import Turn, TurnMessage
-from ouzel.engines.upstream_client import Client, Reply
-from ouzel.engines.upstream_failures import Overflow, read_error
-from ouzel.engines.wire import write_turn
-
-_LISTED: Final = 20
-"""Model names that an error message lists."""
-
-ABSENT: Final = frozenset({404, 405, 501})
-"""What servers answer for a route that they do not have."""
-
-_NOT_FOR_US: Final = ABSENT | {400, 422}
-"""The same, and what they answer where the route wants another question."""
+from ouzel.engines.pace import PaceMeter
+from ouzel.engines.upstream_client import Client
+from ouzel.engines.upstream_find import field
+from ouzel.engines.upstream_hear import Heard, Until, ask, hear
+from ouzel.engines.wire_turn import KNOWN, PLAIN, Dialect, GrammarField, write_turn
 
 GREEDY: Final = Sampling(temperature=0.0)
 PROBE: Final = Turn((TurnMessage("user", "Count: one, two,"),), GREEDY, max_tokens=2)
 
+_THINK: Final = Turn(
+    (
+        TurnMessage(
+            "user",
+            "Which five colours of the rainbow can you name? Write their names one after another, "
+            "in plain words and in a single line, with commas between them.",
+        ),
+    ),
+    GREEDY,
+)
+"""Long enough for a first reading of the pace, and short to answer for who does not think."""
+
+_SUM: Final = Turn((TurnMessage("user", "What is 2 + 2?"),), GREEDY)
+_DAYS: Final = Turn(
+    (TurnMessage("user", "Name the days of the week."),),
+    GREEDY,
+    max_tokens=4,
+    opening="Monday, Tuesday, Wednes",
+)
+_NOTE: Final = Turn(
+    (TurnMessage("user", "Note down the word zebra."),),
+    GREEDY,
+    tools=(
+        FunctionTool(
+            "note",
+            "Notes a word down.",
+            '{"type":"object","properties":{"word":{"type":"string"}},"required":["word"]}',
+        ),
+    ),
+    tool_mode="required",
+)
+_WORD: Final = "zebra"
+_GRAMMAR: Final = f'root ::= "{_WORD}"'
+_SCHEMA: Final = (
+    '{"type":"object","properties":{"z":{"type":"integer","enum":[7]}},"required":["z"],'
+    '"additionalProperties":false}'
+)
+_IMAGE: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAAA1BMVEX///+nxBvIAAAA"
+    "D0lEQVQoz2NgGAWjgFYAAAJAAAHuMtsLAAAAAElFTkSuQmCC"
+)
+"""A white square of 64 by 64 pixels."""
+
+MANNER: Final = 200
+"""Tokens in which a model that thinks between no tags is expected to come to its end of
+thinking; where the server shows its template, a few do."""
+
+FEW: Final = 24
+ROOM: Final = 400
+"""Tokens in which a forced word has to come: after its thinking, from a model that thinks."""
+
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A model as a server lists it.
+class Findings:
+    """What a server and its model can.
 
     Args:
-        entry: its object in the list, empty where the server has no list.
+        thinks: how thinking shows.
+        dialect: how the server wants to be asked.
+        seen: for people: what was looked at, and `yes: …` or `no: …`.
     """
 
-    id: str
-    entry: dict[str, Any]
-
-    @property
-    def owner(self) -> str:
-        """Whose server it is, as far as it says (`vllm`, `sglang`, `llamacpp`, ...)."""
-        owner = self.entry.get("owned_by")
-        return owner if isinstance(owner, str) and owner else "unknown"
-
-    @property
-    def created_at(self) -> float | None:
-        """Seconds since the epoch, where it says."""
-        created = self.entry.get("created")
-        return float(created) if isinstance(created, int) and created > 0 else None
-
-
-async def find_model(client: Client, wanted: str | None, within: float) -> Listed:
-    """The model to ask for: the wanted one, or the only one.
-
-    Raises:
-        EngineError: it is not served, or several are and none is named.
-    """
-    reply = await client.call("/v1/models", within=within)
-    if reply.status in ABSENT and wanted is not None:
-        return Listed(wanted, {})
-    if reply.status != 200:
-        raise read_error(reply.status, reply.body, secret=client.secret)
-    data = _field(reply, "data")
-    models = [m for m in data if isinstance(m, dict)] if isinstance(data, list) else None
-    if models is None:
-        raise EngineError(
-            f"{client.root} lists no models at /v1/models: is engine_url the address of a Chat "
-            "Completions server?"
-        )
-    by_name = {str(m["id"]): m for m in models if m.get("id")}
-    names = ", ".join(list(by_name)[:_LISTED]) or "none"
-    if wanted is None:
-        if len(by_name) != 1:
-            raise EngineError(
-                f"{client.root} serves {len(by_name)} models; set engine_model to one of: {names}."
-            )
-        wanted = next(iter(by_name))
-    # Ollama lists `name:latest` and answers to `name`.
-    for name in (wanted, f"{wanted}:latest"):
-        if name in by_name:
-            return Listed(name, by_name[name])
-    for name, entry in by_name.items():
-        aliases = entry.get("aliases")
-        if isinstance(aliases, list) and wanted in aliases:
-            return Listed(name, entry)
-    raise EngineError(f"{client.root} does not serve '{wanted}'; engine_model can be: {names}.")
-
-
-async def find_window(
-    client: Client, model: Listed, within: float, loading: float
-) -> tuple[int, str]:
-    """Tokens that one request may use, and where that is from.
-
-    Args:
-        within: seconds for each question.
-        loading: seconds for loading the model, which Ollama has to do before it can say.
-
-    Raises:
-        EngineError: the server does not say.
-    """
-    meta = model.entry.get("meta")
-    listed = (
-        meta.get("n_ctx") if isinstance(meta, dict) else None,  # llama-server
-        model.entry.get("max_model_len"),  # vLLM, SGLang
-        model.entry.get("context_length"),  # routers such as OpenRouter
-    )
-    for value in listed:
-        if window := _positive(value):
-            return window, "/v1/models"
-    if window := _positive(await _slot_window(client, within)):  # older llama-server
-        return window, "/props"
-    if window := _positive(await _ollama_window(client, model.id, within, loading)):
-        return window, "/api/ps"
-    raise EngineError(
-        f"{client.root} does not say how large the context window of '{model.id}' is: set "
-        "engine_context to the number of tokens that it holds for one request."
-    )
-
-
-async def _slot_window(client: Client, within: float) -> object:
-    settings = _field(await client.call("/props", within=within), "default_generation_settings")
-    return settings.get("n_ctx") if isinstance(settings, dict) else None
-
-
-async def _ollama_window(client: Client, model: str, within: float, loading: float) -> object:
-    """What the loaded model really has. What /api/show tells is what the weights were trained
-    for, many times more than Ollama gives them; beyond what it gives, it may drop the middle of a
-    prompt without a word. So the model is loaded if it is not, which an empty prompt does."""
-    running = await _running(client, model, within)
-    if running is None:
-        return None
-    if not running:
-        await client.call("/api/generate", {"model": model, "stream": False}, within=loading)
-        running = await _running(client, model, within) or {}
-    if (window := running.get("context_length")) is not None:
-        return window
-    # Older Ollama: the size can be set in the Modelfile, and then it counts.
-    shown = _field(await client.call("/api/show", {"model": model}, within=within), "parameters")
-    found = re.search(r"^num_ctx\s+(\d+)", shown, re.MULTILINE) if isinstance(shown, str) else None
-    return int(found.group(1)) if found else None
-
-
-async def _running(client: Client, model: str, within: float) -> dict[str, Any] | None:
-    """The model's entry among the loaded ones: empty if it is not loaded, None elsewhere."""
-    models = _field(await client.call("/api/ps", within=within), "models")
-    if not isinstance(models, list):
-        return None
-    entries = (m for m in models if isinstance(m, dict))
-    return next((m for m in entries if model in (m.get("name"), m.get("model"))), {})
+    capabilities: frozenset[Capability]
+    thinks: Thinks
+    dialect: Dialect
+    seen: tuple[tuple[str, str], ...] = ()
 
 
 class Prober:
-    """Finds out what a server honours, with real requests of two tokens.
-
-    Servers ignore parameters that they do not know, so an answer proves nothing; the effect does.
-    `seed` and the penalties have no effect that shows in two tokens: there it must do that they
-    are accepted.
+    """Finds out what a server and its model can.
 
     Args:
         model: the name to ask for.
         within: seconds for one request.
+        owner: whose server it is, as it says: what is tried first.
+        meter: is told how fast the answers came.
     """
 
-    def __init__(self, client: Client, model: str, within: float) -> None:
+    def __init__(
+        self, client: Client, model: str, within: float, owner: str, meter: PaceMeter
+    ) -> None:
         self._client = client
         self._model = model
         self._within = within
+        self._first = KNOWN.get(owner, PLAIN)
+        self._dialect = PLAIN
+        self._meter = meter
+        self._thinks: Thinks = "no"
+        self._can: set[Capability] = set()
+        self._seen: list[tuple[str, str]] = []
 
-    async def capabilities(self) -> frozenset[Capability]:
-        """What is honoured. Raises EngineError where a plain request fails."""
+    async def everything(self) -> Findings:
+        """All of it, of a server of which nothing is known.
+
+        Raises:
+            EngineError: a plain request fails.
+        """
+        await self._sampling()
+        await self._manner(known=False)
+        await self._forms()
+        return self._findings()
+
+    async def of_the_model(self, known: frozenset[Capability]) -> Findings:
+        """What depends on the weights, of a llama-server of which the rest is known.
+
+        Args:
+            known: what this server is known to honour, whatever the weights.
+
+        Raises:
+            EngineError: a plain request fails.
+        """
+        for name in sorted(known):
+            self._note(name, True, "as tested with this engine")
+        self._dialect = self._first = KNOWN["llamacpp"]
+        await self._manner(known=True)
+        await self._forms()
+        return self._findings()
+
+    def _findings(self) -> Findings:
+        return Findings(frozenset(self._can), self._thinks, self._dialect, tuple(self._seen))
+
+    def _note(self, name: Capability, found: bool, how: str) -> None:
+        if found:
+            self._can.add(name)
+        self._seen.append((name, f"{'yes' if found else 'no'}: {how}"))
+
+    async def _sampling(self) -> None:
+        """The knobs of sampling, in two tokens each."""
         plain = await self._ask(GREEDY)
         if plain is None:
             raise EngineError("The engine refused a plain request of two tokens.")
-        found: set[Capability] = set()
-        if (answer := await self._ask(replace(GREEDY, top_logprobs=1))) and answer.logprobs:
-            found.add("logprobs")
+        answer = await self._ask(replace(GREEDY, top_logprobs=1))
+        shown = answer is not None and answer.logprobs
+        self._note("logprobs", shown, "they came" if shown else "none came")
         # Two ids that every vocabulary has: honoured, each forces its own token.
         biased = [await self._ask(replace(GREEDY, logit_bias={i: 100})) for i in ("1000", "2000")]
-        if None not in biased and biased[0] != biased[1]:
-            found.add("logit_bias")
-        if await self._stops(plain.text):
-            found.add("stop")
-        if await self._ask(replace(GREEDY, seed=7)):
-            found.add("seed")
-        if await self._ask(replace(GREEDY, presence_penalty=0.5, frequency_penalty=0.5)):
-            found.add("penalties")
-        return frozenset(found)
-
-    async def _stops(self, plain: str) -> bool:
-        """Stopping at the first letter of what would be said leaves nothing of it. A model that
-        thinks first may have said nothing yet: then it must do that `stop` is accepted."""
-        letter = plain.strip()[:1] or "\n"
+        forced = None not in biased and biased[0] != biased[1]
+        self._note("logit_bias", forced, "a token was forced" if forced else "no effect")
+        # Stopping at the first letter of what would be said leaves nothing of it. A model that
+        # thinks first may have said nothing yet: then it must do that `stop` is accepted.
+        letter = plain.text.strip()[:1] or "\n"
         answer = await self._ask(replace(GREEDY, stop=(letter,)))
-        return answer is not None and letter not in answer.text
+        stops = answer is not None and letter not in answer.text
+        self._note("stop", stops, "it stopped" if stops else "no effect")
+        seeded = await self._ask(replace(GREEDY, seed=7)) is not None
+        self._note("seed", seeded, "accepted" if seeded else "refused")
+        penal = replace(GREEDY, presence_penalty=0.5, frequency_penalty=0.5)
+        taken = await self._ask(penal) is not None
+        self._note("penalties", taken, "accepted" if taken else "refused")
 
-    async def _ask(self, sampling: Sampling) -> _Answer | None:
-        """What is said, None where the request is refused."""
-        turn = replace(PROBE, sampling=sampling)
-        body = write_turn(turn, self._model, stream=False)
-        reply = await self._client.call("/v1/chat/completions", body, within=self._within)
-        if reply.status == 200:
-            return _answer(reply)
-        error = read_error(reply.status, reply.body, secret=self._client.secret)
-        if isinstance(error, RequestError):
-            return None
-        raise error
+    async def _manner(self, *, known: bool) -> None:
+        """Whether and how it thinks, how it counts, and how fast it is."""
+        template = await self._template()
+        limit = FEW if known or template is not None else MANNER
+        told = None
+        if not known:
+            eager = replace(PLAIN, timings=True, running_usage=True)
+            told = await self._hear(replace(_THINK, max_tokens=limit), eager, _manner_shows)
+            if told is not None:
+                self._dialect = replace(
+                    PLAIN, timings=told.times_itself, running_usage=told.counts_as_it_goes
+                )
+        if told is None:
+            body = self._body(replace(_THINK, max_tokens=limit), self._dialect)
+            told = await hear(
+                self._client, body, self._within, self._meter, _manner_shows, strict=True
+            )
+        assert told is not None  # noqa: S101  # strict
+        self._thinks = _manner(told, template)
+        self._seen.append(("thinking", f"{self._thinks}: {_THINKS[self._thinks]}"))
+        if self._thinks != "no":
+            await self._efforts()
+
+    async def _template(self) -> str | None:
+        """The prompt that the server's template makes, from llama-server."""
+        body = {"messages": [{"role": "user", "content": "Hi"}]}
+        reply = await self._client.call("/apply-template", body, within=self._within)
+        prompt = field(reply, "prompt")
+        return prompt if isinstance(prompt, str) else None
+
+    async def _efforts(self) -> None:
+        """Which values of `reasoning_effort` are taken, and whether thinking can be turned off."""
+        taken: set[Effort] = set()
+        efforts: tuple[Effort, ...] = ("none", "minimal", "low")
+        for effort in efforts:
+            dialect = replace(self._dialect, efforts=frozenset({effort}))
+            if await self._hear(replace(PROBE, effort=effort), dialect) is not None:
+                taken |= {"low", "medium", "high"} if effort == "low" else {effort}
+        off = replace(_SUM, max_tokens=FEW, effort="none")
+        told = await self._hear(off, replace(self._dialect, switch=True), _manner_shows)
+        switch = told is not None and _manner(told, None) == "no" and bool(told.text)
+        # Where thinking begins in the prompt, only its end would show: not in so few tokens.
+        switch = switch and self._thinks != "open"
+        self._dialect = replace(self._dialect, efforts=frozenset(taken), switch=switch)
+
+    async def _forms(self) -> None:
+        """What may be forced on an answer, and what else the model takes."""
+        await self._opening()
+        await self._grammar()
+        told = await self._hear(self._limited(replace(_SUM, schema=_SCHEMA)), self._dialect)
+        valid = told is not None and "".join(told.text.split()) == '{"z":7}'
+        self._note("json_schema", valid, "a value was forced" if valid else "no effect")
+        told = await self._hear(self._limited(_NOTE, 40), self._dialect)
+        called = told is not None and told.call == "note"
+        self._note("tools", called, "a call came" if called else _no_call(told))
+        sees, how = await self._images()
+        self._note("images", sees, how)
+
+    async def _opening(self) -> None:
+        for continues in (self._first.continues, not self._first.continues):
+            dialect = replace(self._dialect, continues=continues)
+            told = await self._hear(_DAYS, dialect)
+            if told is not None and told.text.lstrip().lower().startswith("day"):
+                self._dialect = dialect
+                self._note("opening", True, "a word was completed")
+                return
+        self._note("opening", False, "it answered anew")
+
+    async def _grammar(self) -> None:
+        for name in self._grammar_fields():
+            dialect = replace(self._dialect, grammar=name)
+            turn = self._limited(replace(_SUM, grammar=_GRAMMAR))
+            told = await self._hear(turn, dialect)
+            if told is not None and told.text.strip() == _WORD:
+                self._dialect = dialect
+                self._note("grammar", True, f"a word was forced, by `{name}`")
+                return
+        self._note("grammar", False, "no effect")
+
+    def _grammar_fields(self) -> Iterator[GrammarField]:
+        """The names of the field, the likeliest first."""
+        if self._first.grammar is not None:
+            yield self._first.grammar
+        names: tuple[GrammarField, ...] = (
+            "grammar",
+            "structured_outputs",
+            "guided_grammar",
+            "ebnf",
+        )
+        yield from (name for name in names if name != self._first.grammar)
+
+    async def _images(self) -> tuple[bool, str]:
+        """llama-server and Ollama say so; others are shown one."""
+        modalities = field(await self._client.call("/props", within=self._within), "modalities")
+        if isinstance(modalities, dict):
+            sees = modalities.get("vision") is True
+            return sees, "a projector is loaded" if sees else "no projector is loaded"
+        shown = await self._client.call("/api/show", {"model": self._model}, within=self._within)
+        can = field(shown, "capabilities")
+        if isinstance(can, list):
+            return "vision" in can, "as the server says"
+        body = write_turn(replace(PROBE, max_tokens=1), self._model, stream=False)
+        body["messages"][0]["content"] = [
+            {"type": "image_url", "image_url": {"url": _IMAGE}},
+            {"type": "text", "text": "Hi"},
+        ]
+        taken = await ask(self._client, body, self._within) is not None
+        return taken, "one was accepted" if taken else "one was refused"
+
+    def _limited(self, turn: Turn, few: int = FEW) -> Turn:
+        return replace(turn, max_tokens=few if self._thinks == "no" else ROOM)
+
+    async def _ask(self, sampling: Sampling) -> Heard | None:
+        body = write_turn(replace(PROBE, sampling=sampling), self._model, stream=False)
+        return await ask(self._client, body, self._within)
+
+    async def _hear(self, turn: Turn, dialect: Dialect, until: Until | None = None) -> Heard | None:
+        body = self._body(turn, dialect)
+        return await hear(self._client, body, self._within, self._meter, until)
+
+    def _body(self, turn: Turn, dialect: Dialect) -> dict[str, object]:
+        return write_turn(turn, self._model, stream=True, dialect=dialect)
 
 
-class _Message(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+_THINKS: Final[dict[Thinks, str]] = {
+    "no": "none was seen",
+    "channel": "it came in a channel of its own",
+    "tags": "it came between <think> and </think>",
+    "open": "it came before </think>",
+}
 
 
-class _Logprobs(msgspec.Struct):
-    content: list[Any] | None = None
+def _manner_shows(heard: Heard) -> bool:
+    """Whether it is plain by now that it thinks."""
+    return bool(heard.thinking) or _manner(heard, None) != "no"
 
 
-class _Choice(msgspec.Struct):
-    message: _Message
-    logprobs: _Logprobs | None = None
+def _manner(heard: Heard, template: str | None) -> Thinks:
+    """How thinking shows in an answer, or in the template that opens it."""
+    if heard.thinking:
+        return "channel"
+    if heard.text.lstrip().startswith("<think>"):
+        return "tags"
+    if "</think>" in heard.text or (template or "").rstrip().endswith("<think>"):
+        return "open"
+    return "no"
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
+def _no_call(heard: Heard | None) -> str:
+    return "refused" if heard is None else "text came instead of the call that was demanded"
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    thinking: str
-    logprobs: bool
-
-
-def _answer(reply: Reply) -> _Answer:
-    try:
-        choice = msgspec.json.decode(reply.body, type=_Completion).choices[0]
-    except (ValueError, RecursionError, IndexError):
-        raise EngineError(
-            "The engine's answer is no chat completion: is engine_url right?"
-        ) from None
-    said = choice.message
-    return _Answer(
-        said.content or "",
-        said.reasoning_content or said.reasoning or "",
-        bool(choice.logprobs and choice.logprobs.content),
-    )
-
-
-class Tokenizer:
-    """Counts with the server's own tokenizer, by whichever route it has.
+def style_of(
+    found: frozenset[Capability], decided: ToolStyle | None, expected: ToolStyle | None = None
+) -> ToolStyle:
+    """How a model is brought to call tools.
 
     Args:
-        model: the name to ask for.
-        within: seconds for one question.
+        found: what the engine can, as it was found out.
+        decided: what the user says, which goes.
+        expected: what the catalogue says: `guided` goes too, `native` only where a call was made.
     """
-
-    def __init__(self, client: Client, model: str, within: float) -> None:
-        self._client = client
-        self._model = model
-        self._within = within
-        self._routes = [self._input_tokens, self._templated, self._of_messages]
-
-    async def prompt(self, turn: Turn) -> int | None:
-        """Tokens of the prompt, template included; None where the server has no route for it.
-
-        Raises:
-            OuzelError: the server does not answer, or refuses.
-        """
-        while self._routes:
-            count = await self._routes[0](turn)
-            if count is not None:
-                return count
-            self._routes.pop(0)  # it will not grow one
-        return None
-
-    async def text(self, text: str) -> int | None:
-        """Tokens of a text as it stands; None where the server has no tokenizer route.
-
-        llama-server reads `content`, vLLM and SGLang read `prompt`.
-        """
-        if not text:
-            return 0
-        body = {
-            "model": self._model,
-            "content": text,
-            "prompt": text,
-            "add_special": False,
-            "parse_special": False,
-            "add_special_tokens": False,
-        }
-        reply = await self._ask("/tokenize", body)
-        tokens = _field(reply, "tokens") if reply else None
-        return len(tokens) if isinstance(tokens, list) and tokens else None
-
-    async def by_generating(self, turn: Turn) -> int:
-        """The prompt's tokens as the server counts them for an answer of one token.
-
-        Raises:
-            EngineError: it counts none.
-            OuzelError: as the server's status says.
-        """
-        body = write_turn(replace(turn, max_tokens=1), self._model, stream=False)
-        reply = await self._client.call("/v1/chat/completions", body, within=self._within)
-        if reply.status != 200:
-            raise read_error(reply.status, reply.body, secret=self._client.secret)
-        usage = _field(reply, "usage")
-        count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        if not isinstance(count, int) or count <= 0:
-            raise EngineError("The engine counts no tokens: it sends no usage.")
-        return count
-
-    async def _input_tokens(self, turn: Turn) -> int | None:
-        """llama-server since 2026."""
-        body = {"model": self._model, "messages": _messages(turn)}
-        reply = await self._ask("/v1/chat/completions/input_tokens", body)
-        return _positive(_field(reply, "input_tokens")) if reply else None
-
-    async def _templated(self, turn: Turn) -> int | None:
-        """Older llama-server: first the template, then the tokens."""
-        reply = await self._ask("/apply-template", {"messages": _messages(turn)})
-        prompt = _field(reply, "prompt") if reply else None
-        if not isinstance(prompt, str):
-            return None
-        body = {"content": prompt, "add_special": True, "parse_special": True}
-        reply = await self._ask("/tokenize", body)
-        tokens = _field(reply, "tokens") if reply else None
-        return len(tokens) if isinstance(tokens, list) and tokens else None
-
-    async def _of_messages(self, turn: Turn) -> int | None:
-        """vLLM. SGLang has the route too, but only for text."""
-        body = {"model": self._model, "messages": _messages(turn)}
-        reply = await self._ask("/tokenize", body)
-        return _positive(_field(reply, "count")) if reply else None
-
-    async def _ask(self, path: str, body: dict[str, object]) -> Reply | None:
-        reply = await self._client.call(path, body, within=self._within)
-        if reply.status == 200:
-            return reply
-        error = read_error(reply.status, reply.body, secret=self._client.secret)
-        if reply.status in _NOT_FOR_US and not isinstance(error, Overflow):
-            return None
-        raise error
-
-
-def _messages(turn: Turn) -> object:
-    return write_turn(turn, "", stream=False)["messages"]
-
-
-def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 and value is not True else None
-
-
-def _field(reply: Reply, name: str) -> Any:
-    data = reply.json() if reply.status == 200 else None
-    return data.get(name) if isinstance(data, dict) else None
+    if decided is not None:
+        return decided
+    return "native" if expected != "guided" and "tools" in found else "guided"

@@ -1,8 +1,8 @@
-"""Chat Completions as an engine's server speaks them: requests out, streamed deltas in.
+"""Chat Completions as an engine's server streams them: events in, deltas out.
 
-Pure: no I/O, no clock, no retries. `write_turn` makes the request body, `read_chunk`
-turns one chunk into deltas, and `TurnReader` reads a whole stream of them and keeps what ends a
-turn. All of this runs once for every token: it is the hot path.
+Pure: no I/O, no clock, no retries. `read_chunk` turns one chunk into deltas, and `TurnReader`
+reads a whole stream of them and keeps what ends a turn. All of this runs once for every token: it
+is the hot path. The requests are written by `wire_turn`.
 
 It speaks the common part of llama-server, vLLM, SGLang and Ollama; docs/add-an-engine.md says
 where they differ. Which of them answers, and how often it was asked, it does not know.
@@ -20,7 +20,6 @@ from ouzel.core.turns import (
     CallDelta,
     TextDelta,
     ThinkingDelta,
-    Turn,
     Usage,
 )
 from ouzel.engines.upstream_failures import complaint_of, error_of
@@ -41,52 +40,6 @@ _REASONS: Final[dict[str, Literal["stop", "length", "calls", "filter"]]] = {
     "end_turn": "stop",
     "max_tokens": "length",
 }
-
-
-def write_turn(turn: Turn, model: str, stream: bool) -> dict[str, Any]:
-    """The request body for a turn.
-
-    Args:
-        turn: what to generate.
-        model: the name that the server lists.
-        stream: ask for events, with usage at their end.
-
-    `developer` goes out as `system`: most chat templates know no other name for it, and some drop
-    what they do not know. A seed is folded into 31 bits, since servers read -1 and 2**32-1 as
-    "none" and refuse or cut longer ones; the same seed stays the same. At least one alternative
-    is asked for where log-probabilities are wanted: llama-server sends none when asked for 0.
-    """
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [_message(m.role, m.text, m.name) for m in turn.messages],
-        "stream": stream,
-    }
-    if stream:
-        body["stream_options"] = {"include_usage": True}
-    if turn.max_tokens is not None:
-        body["max_tokens"] = turn.max_tokens
-    sampling = turn.sampling
-    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
-        value = getattr(sampling, name)
-        if value is not None:
-            body[name] = value
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed & 0x7FFFFFFF
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    if sampling.logit_bias:
-        body["logit_bias"] = dict(sampling.logit_bias)
-    if sampling.top_logprobs is not None:
-        body["logprobs"] = True
-        body["top_logprobs"] = max(1, sampling.top_logprobs)
-    return body
-
-
-def _message(role: str, text: str, name: str | None) -> dict[str, Any]:
-    message = {"role": "system" if role == "developer" else role, "content": text}
-    if name is not None:
-        message["name"] = name
-    return message
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
@@ -147,8 +100,14 @@ class _Usage(msgspec.Struct):
     reasoning_tokens: _Count | None = None  # SGLang puts it here
 
 
-class _Timings(msgspec.Struct):
+class Timings(msgspec.Struct):
+    """What llama-server counted and timed so far, in tokens and milliseconds."""
+
     cache_n: _Count | None = None
+    prompt_n: _Count = 0
+    prompt_ms: float = 0.0
+    predicted_n: _Count = 0
+    predicted_ms: float = 0.0
 
 
 class Chunk(msgspec.Struct):
@@ -156,7 +115,7 @@ class Chunk(msgspec.Struct):
 
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    timings: _Timings | None = None
+    timings: Timings | None = None
     error: Any = None
     object: Any = None
     message: Any = None
@@ -237,19 +196,22 @@ class TurnReader:
         usage: what the engine said of token counts; see `counted`.
         closed: the engine said that nothing follows.
         logprobs_seen: tokens that came with log-probabilities, thinking included.
+        timings: what llama-server said last of its counts and times, where it was asked to.
     """
 
     __slots__ = (
-        "_cached",
         "_parser",
         "_secret",
         "_started",
         "_text",
+        "_thinking",
+        "_thought",
         "_top",
         "closed",
         "failure",
         "logprobs_seen",
         "reason",
+        "timings",
         "usage",
     )
 
@@ -259,7 +221,9 @@ class TurnReader:
         self._secret = secret
         self._started = False
         self._text: list[str] = []
-        self._cached: int | None = None
+        self._thinking: list[str] = []
+        self._thought: int | None = None  # tokens so far when thinking came last
+        self.timings: Timings | None = None
         self.failure: OuzelError | None = None
         self.reason: Literal["stop", "length", "calls", "filter"] | None = None
         self.usage: _Usage | None = None
@@ -295,19 +259,34 @@ class TurnReader:
         return "".join(self._text)
 
     def counted(self) -> Usage | None:
-        """The engine's own counts, if it sent them."""
-        usage = self.usage
-        if usage is None or usage.completion_tokens is None:
+        """The engine's own counts, if it sent them; also while it goes on, where it counts every
+        token. Thinking that it did not count is 0 here: see `uncounted_thinking`."""
+        usage, timings = self.usage, self.timings
+        if usage is not None and usage.completion_tokens is not None:
+            prompt = usage.prompt_tokens_details
+            cached = prompt.cached_tokens if prompt else None
+            if cached is None and timings is not None:
+                cached = timings.cache_n
+            return Usage(
+                usage.prompt_tokens, cached or 0, usage.completion_tokens, self._reasoning() or 0
+            )
+        if timings is None or timings.cache_n is None or not timings.predicted_n:
             return None
-        prompt, output = usage.prompt_tokens_details, usage.completion_tokens_details
-        cached = prompt.cached_tokens if prompt else None
-        thinking = output.reasoning_tokens if output else None
-        return Usage(
-            input_tokens=usage.prompt_tokens,
-            cached_tokens=(self._cached if cached is None else cached) or 0,
-            output_tokens=usage.completion_tokens,
-            reasoning_tokens=(usage.reasoning_tokens if thinking is None else thinking) or 0,
-        )
+        read = timings.cache_n + timings.prompt_n
+        return Usage(read, timings.cache_n, timings.predicted_n, self._reasoning() or 0)
+
+    def uncounted_thinking(self) -> str:
+        """Thinking whose tokens the engine did not count, empty where it did or thought nothing."""
+        return "".join(self._thinking) if self._reasoning() is None else ""
+
+    def _reasoning(self) -> int | None:
+        """Tokens of thinking as the engine counted them, None where it thought and did not."""
+        usage = self.usage
+        if usage is not None:
+            output = usage.completion_tokens_details
+            if told := usage.reasoning_tokens or (output.reasoning_tokens if output else None):
+                return told
+        return self._thought if self._thinking else 0
 
     def _read(self, event: bytes, deltas: list[Piece]) -> None:
         if event == b"[DONE]":
@@ -324,8 +303,9 @@ class TurnReader:
             raise self._error(chunk)
         if chunk.usage is not None:
             self.usage = chunk.usage
-        if chunk.timings is not None and chunk.timings.cache_n is not None:
-            self._cached = chunk.timings.cache_n
+        timings = chunk.timings
+        if timings is not None:
+            self.timings = timings
         if not chunk.choices:
             return
         choice = chunk.choices[0]
@@ -333,7 +313,14 @@ class TurnReader:
             self.logprobs_seen += len(choice.logprobs.content)
         for delta in read_chunk(chunk, self._top):
             self._started = True
-            self._text.append(delta.arguments if isinstance(delta, CallDelta) else delta.text)
+            if isinstance(delta, CallDelta):
+                self._text += (delta.name or "", delta.arguments)
+            else:
+                self._text.append(delta.text)
+            if isinstance(delta, ThinkingDelta):
+                self._thinking.append(delta.text)
+                if timings is not None:
+                    self._thought = timings.predicted_n or None
             deltas.append(delta)
         if choice.finish_reason:
             self.reason = _REASONS.get(choice.finish_reason)
