@@ -14,7 +14,7 @@ import jsonschema_rs
 
 _FENCE = re.compile(r"^\s*```", re.MULTILINE)
 _SENTENCE_ENDS = tuple(".!?…。")
-_CLOSERS = "\"'”’»)]}*_`~ \n"
+_CLOSERS = "\"'\u201d\u2019\u00bb)]}*_`~ \n"
 _ITEM = re.compile(r"\s*([-*+•]|\d+[.)]|\||>)\s*\S")
 _MATHS = (r"\]", r"\)", "$$", "$")
 _WHOLE_WITHOUT_END = 6
