@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from ouzel.answer.checking import check_calls, check_capabilities, with_defaults
 from ouzel.answer.failing import PROMPT, UNSTORED
 from ouzel.answer.running import CLOSE_WITHIN, Answer
-from ouzel.core.contracts import Engine, Limiter, Meter, Store
+from ouzel.core.contracts import Engine, Limiter, Meter, Store, Tool
 from ouzel.core.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -22,10 +23,12 @@ from ouzel.core.errors import (
     ShuttingDown,
 )
 from ouzel.core.items import Item, new_id
-from ouzel.core.request import Request, Sampling
+from ouzel.core.request import Request
 from ouzel.core.runs import Run
-from ouzel.core.turns import Turn
-from ouzel.loop import context
+from ouzel.loop import context, guided
+from ouzel.loop.budget import Clock
+from ouzel.loop.run import Task
+from ouzel.loop.toolbox import open_toolbox
 
 
 class Answers:
@@ -37,6 +40,9 @@ class Answers:
         limiter: admits requests.
         meter: is told of finished runs.
         aliases: further names under which the served model is reached.
+        tools: tools that this server runs by itself.
+        answer_within: seconds in which an answer should be whole where the request does not say;
+            0 sets no limit.
     """
 
     def __init__(
@@ -46,14 +52,23 @@ class Answers:
         limiter: Limiter,
         meter: Meter,
         aliases: Collection[str] = (),
+        tools: Iterable[Tool] = (),
+        answer_within: float = 60.0,
     ) -> None:
         self.engine = engine
         self.store = store
         self.aliases = tuple(aliases)
+        self._tools = {tool.type: tool for tool in tools}
+        self._answer_within = answer_within
         self._limiter = limiter
         self._meter = meter
         self._live: dict[str, Answer] = {}
         self._stopping = asyncio.Event()
+
+    @property
+    def hosted(self) -> frozenset[str]:
+        """Types of the tools that this server runs by itself."""
+        return frozenset(self._tools)
 
     async def open(self, request: Request, owner: str) -> Answer:
         """Admit a request and start thinking. The caller closes the answer, whatever happens.
@@ -69,12 +84,13 @@ class Answers:
         """
         if self._stopping.is_set():
             raise _stopping()
+        began = time.monotonic()
         self.resolve(request.model)
-        self._check_capabilities(request)
+        check_capabilities(request, self.engine.info)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._limiter.admit(owner))
-            request = _with_defaults(request, self.engine.info.defaults)
-            turn = await self.prepare(request, owner)
+            request = with_defaults(request, self.engine.info.defaults, self._answer_within)
+            task = await self.prepare(request, owner, began)
             if self.engine.state != "ready":
                 raise EngineUnavailable(f"The engine is {self.engine.state}; try again shortly.")
             run = Run(
@@ -86,24 +102,36 @@ class Answers:
             )
             if request.store:
                 await self.store.begin(run)
-            answer = Answer(run, turn, self.engine, self.store, self._closed, stack.pop_all())
+            answer = Answer(run, task, self.engine, self.store, self._closed, stack.pop_all())
             self._live[run.id] = answer
             if self._stopping.is_set():  # since we looked
                 answer.abort(_stopping())
             return answer
 
-    async def prepare(self, request: Request, owner: str) -> Turn:
-        """What the engine will be shown for this request. Raises as `open`."""
+    async def prepare(self, request: Request, owner: str, began: float) -> Task:
+        """What is to be done for this request.
+
+        Args:
+            began: when it came, in seconds of the monotonic clock.
+
+        Raises as `open`.
+        """
         history: tuple[Item, ...] = ()
         if request.previous_id is not None:
             history = await self._history(request.previous_id, owner)
-        turn = context.assemble(request, history)
-        window = self.engine.info.context_window
-        if context.at_most_tokens(turn) > window:
+        info = self.engine.info
+        items = (*history, *request.input)
+        check_calls(items, request.protocol)
+        toolbox = open_toolbox(request, self._tools)
+        style = info.tool_style if guided.able(info) else "native"
+        turn = context.assemble(request, history, toolbox, style)
+        if context.at_most_tokens(turn) > info.context_window:
             tokens = await self.engine.count_tokens(turn)
-            if tokens >= window:
-                raise ContextLengthExceeded(tokens, window, param=PROMPT[request.protocol])
-        return turn
+            if tokens >= info.context_window:
+                param = PROMPT[request.protocol]
+                raise ContextLengthExceeded(tokens, info.context_window, param=param)
+        clock = Clock(request.answer_within or 0.0, began)
+        return Task(request, turn, owner, clock, toolbox, style, context.called(items))
 
     async def _history(self, previous_id: str, owner: str) -> tuple[Item, ...]:
         param = "previous_response_id"
@@ -129,7 +157,8 @@ class Answers:
             raise _stopping()
         self.resolve(request.model)
         async with self._limiter.admit(owner):
-            return await self.engine.count_tokens(await self.prepare(request, owner))
+            task = await self.prepare(request, owner, time.monotonic())
+            return await self.engine.count_tokens(task.turn)
 
     def resolve(self, model: str) -> str:
         """The served name behind a name that a client used.
@@ -188,37 +217,6 @@ class Answers:
         if answer is None or answer.run.owner != owner:
             return None
         return answer if answer.run.request.store and not answer.forgotten else None
-
-    def _check_capabilities(self, request: Request) -> None:
-        have = self.engine.info.capabilities
-        sampling = request.sampling
-        chat = request.protocol == "chat"
-        wanted = (
-            ("logprobs", "logprobs" if chat else "top_logprobs", sampling.top_logprobs is not None),
-            ("logit_bias", "logit_bias", bool(sampling.logit_bias)),
-            ("seed", "seed", sampling.seed is not None),
-            ("stop", "stop", bool(sampling.stop)),
-            ("penalties", "presence_penalty", bool(sampling.presence_penalty)),
-            ("penalties", "frequency_penalty", bool(sampling.frequency_penalty)),
-        )
-        for capability, param, asked in wanted:
-            if asked and capability not in have:
-                raise RequestError(
-                    f"Unsupported parameter: '{param}' is not supported by the engine that serves "
-                    f"'{self.engine.info.model}'.",
-                    param=param,
-                    code="unsupported_parameter",
-                )
-
-
-def _with_defaults(request: Request, defaults: Sampling) -> Request:
-    """The request with the sampling that will really be used, as the client is told it."""
-    asked = request.sampling
-    if asked.temperature is not None and asked.top_p is not None:
-        return request
-    temperature = defaults.temperature if asked.temperature is None else asked.temperature
-    top_p = defaults.top_p if asked.top_p is None else asked.top_p
-    return replace(request, sampling=replace(asked, temperature=temperature, top_p=top_p))
 
 
 def _stopping() -> ShuttingDown:

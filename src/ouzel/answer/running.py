@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Literal
@@ -18,9 +18,9 @@ from ouzel.core.contracts import Engine, Store
 from ouzel.core.errors import OuzelError, StoreError
 from ouzel.core.events import Delta, Event, Failure, RunFinished, RunStarted
 from ouzel.core.runs import Run
-from ouzel.core.turns import Turn, Usage
+from ouzel.core.turns import Usage
 from ouzel.loop.output import Output
-from ouzel.loop.run import Outcome
+from ouzel.loop.run import Outcome, Task
 from ouzel.loop.run import run as run_loop
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Answer:
 
     Args:
         run: the run as it begins; its request says whether it is stored.
-        turn: what the engine is shown.
+        task: what is to be done.
         engine: thinks.
         store: keeps the events; has the run already.
         closed: called once everything is let go, with the answer, the seconds it took, and those
@@ -48,7 +48,7 @@ class Answer:
     def __init__(
         self,
         run: Run,
-        turn: Turn,
+        task: Task,
         engine: Engine,
         store: Store,
         closed: Callable[[Answer, float, float | None], None],
@@ -66,13 +66,14 @@ class Answer:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._verdict: Failure | None = None
+        self._tally: Mapping[str, int] = {}
         self._began = time.perf_counter()
         self._first_token: float | None = None
         self._closed = False
         self._concluded = False
         self._patience: asyncio.TimerHandle | None = None
         self.forgotten = False
-        self._task = asyncio.create_task(run_loop(engine, turn, self._output, self._emit))
+        self._task = asyncio.create_task(run_loop(engine, task, self._output, self._emit))
         self._task.add_done_callback(self._conclude)
 
     @property
@@ -176,6 +177,7 @@ class Answer:
             finished = RunFinished("failed", Usage(), now, self._failure(error))
         else:
             outcome = task.result()
+            self._tally = outcome.tally
             finished = RunFinished(
                 outcome.status, outcome.usage, now, incomplete=outcome.incomplete
             )
@@ -253,4 +255,5 @@ class Answer:
             failure=finished.failure,
             incomplete=finished.incomplete,
             finished_at=finished.at,
+            tally=self._tally,
         )

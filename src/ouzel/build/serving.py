@@ -72,7 +72,14 @@ async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report
         await plan.engine.start()
         report.done(f"{time.perf_counter() - began:.1f} s")
         metrics = Metrics(plan.engine)
-        answers = Answers(plan.engine, store, AtOnce(settings.max_requests), metrics, plan.aliases)
+        answers = Answers(
+            plan.engine,
+            store,
+            AtOnce(settings.max_requests),
+            metrics,
+            plan.aliases,
+            answer_within=settings.answer_within,
+        )
         app = create_app(
             answers,
             metrics,

@@ -172,6 +172,13 @@ class Settings:
         2, "Tries again where engine_url failed before it said anything.", low=0, high=10
     )
 
+    answer_within: float = _LIMIT(
+        60.0,
+        "Time in which an answer should be whole, thinking included; 0 sets no limit.",
+        unit="seconds",
+        low=0,
+        high=86400,
+    )
     first_token_timeout: float = _LIMIT(
         600.0, "Longest wait for an answer's first token.", unit="seconds", low=0.01, high=86400
     )

@@ -4,40 +4,181 @@ Chat templates differ in what they accept: nearly all know `system`, few know `d
 many allow a system message only at the start. So developer messages are shown as system ones,
 and those that open the conversation are joined with the instructions into one. Thinking of
 earlier turns is not shown again, as the templates of thinking models do it themselves.
+
+Calls of earlier turns are shown in the model's own way where it calls natively, and as guided
+models write them otherwise (`guided_words`). Our own words and the tools come first, before the
+client's instructions: they stay the same from request to request, so their prefill is shared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from ouzel.core.items import Item, Message
-from ouzel.core.request import Request
-from ouzel.core.turns import Turn, TurnMessage
+import msgspec
+
+from ouzel.core.contracts import ToolStyle
+from ouzel.core.items import CallOutput, CustomCall, FunctionCall, HostedCall, Item, Message
+from ouzel.core.request import CustomTool, FunctionTool, Request
+from ouzel.core.turns import Turn, TurnCall, TurnMessage
+from ouzel.loop import guided_words
+from ouzel.loop.tool_calls import Made
+from ouzel.loop.toolbox import Toolbox
+
+_INPUT = '{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}'
+"""How a custom tool is offered to models that only know functions."""
 
 
-def assemble(request: Request, history: Iterable[Item] = ()) -> Turn:
-    """The turn that answers `request` after `history` (oldest first)."""
+def assemble(
+    request: Request,
+    history: Iterable[Item] = (),
+    toolbox: Toolbox = Toolbox(),
+    style: ToolStyle = "guided",
+) -> Turn:
+    """The turn that answers `request` after `history` (oldest first).
+
+    Args:
+        toolbox: what the model may call.
+        style: how it is brought to call.
+    """
+    guided = style == "guided"
+    led = guided and bool(toolbox.offers)
     opening = [request.instructions] if request.instructions else []
-    messages: list[TurnMessage] = []
+    shown: list[TurnMessage] = []
     for item in (*history, *request.input):
         if not isinstance(item, Message):
+            shown += _of_tools(item, guided)
             continue
         role = "system" if item.role == "developer" else item.role
-        if role == "system" and not messages:
+        if role == "system" and not shown:
             opening.append(item.text)
+        elif led and role == "assistant":
+            shown.append(TurnMessage(role, guided_words.answer_words(item.text), item.name))
         else:
-            messages.append(TurnMessage(role, item.text, item.name))
-    if opening:
-        messages.insert(0, TurnMessage("system", "\n\n".join(opening)))
-    return Turn(tuple(messages), request.sampling, request.max_output_tokens)
+            shown.append(TurnMessage(role, item.text, item.name))
+    return Turn(
+        (*_before(toolbox, "\n\n".join(opening), led), *_joined(shown, guided)),
+        request.sampling,
+        request.max_output_tokens,
+        tools=() if guided else native_tools(toolbox),
+    )
+
+
+def _before(toolbox: Toolbox, instructions: str, led: bool) -> tuple[TurnMessage, ...]:
+    """What comes before the conversation: our own words first, the client's last."""
+    if led:
+        tools = [offer.spec for offer in toolbox.offers]
+        return (*guided_words.prefix(), guided_words.offer(tools, instructions))
+    return (TurnMessage("system", instructions),) if instructions else ()
+
+
+def called(items: Sequence[Item]) -> frozenset[tuple[str, str]]:
+    """Names and arguments of what was called since somebody last said something."""
+    since: set[tuple[str, str]] = set()
+    for item in items:
+        match item:
+            case Message(role="user"):
+                since.clear()
+            case FunctionCall() | HostedCall():
+                since.add((item.name, item.arguments))
+            case CustomCall():
+                since.add((item.name, item.input))
+    return frozenset(since)
+
+
+def native_tools(toolbox: Toolbox) -> tuple[FunctionTool, ...]:
+    """The offers as functions, for engines that know no other tools."""
+    return tuple(
+        FunctionTool(spec.name, spec.description, _INPUT) if isinstance(spec, CustomTool) else spec
+        for spec in (offer.spec for offer in toolbox.offers)
+    )
+
+
+def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) -> Turn:
+    """The turn that follows calls of hosted tools.
+
+    Args:
+        said: what the model said beside them.
+        made: the calls, with their outputs.
+    """
+    guided = style == "guided"
+    messages = list(turn.messages)
+    if said:
+        messages.append(TurnMessage("assistant", said))
+    for each in made:
+        messages.append(_call(each.call_id, each.name, each.arguments, each.custom, guided))
+    for each in made:
+        if each.output is not None:
+            messages.append(_result(each.call_id, each.output, guided))
+    return replace(turn, messages=_joined(messages, guided))
+
+
+def _of_tools(item: Item, guided: bool) -> list[TurnMessage]:
+    """Messages for a call, or for what came of one; none for thinking."""
+    match item:
+        case FunctionCall():
+            return [_call(item.call_id, item.name, item.arguments, False, guided)]
+        case CustomCall():
+            return [_call(item.call_id, item.name, item.input, True, guided)]
+        case CallOutput():
+            return [_result(item.call_id, item.text, guided)]
+        case HostedCall():
+            output = item.error if item.output is None else item.output
+            return [
+                _call(item.id, item.name, item.arguments, False, guided),
+                _result(item.id, output or "", guided),
+            ]
+    return []
+
+
+def _call(call_id: str, name: str, arguments: str, custom: bool, guided: bool) -> TurnMessage:
+    if guided:
+        return TurnMessage("assistant", guided_words.call_words(name, arguments))
+    if custom:
+        arguments = msgspec.json.encode({"input": arguments}).decode()
+    return TurnMessage("assistant", "", calls=(TurnCall(call_id, name, arguments),))
+
+
+def _result(call_id: str, output: str, guided: bool) -> TurnMessage:
+    if guided:
+        return TurnMessage("user", guided_words.result_words(output))
+    return TurnMessage("tool", output, call_id=call_id)
+
+
+def _joined(messages: Sequence[TurnMessage], guided: bool) -> tuple[TurnMessage, ...]:
+    """The messages, with calls that follow a text or each other in one of the assistant's.
+
+    Guided calls and results are text of the two sides, who have to take turns in many templates:
+    there, what one side says in a row becomes one message.
+    """
+    joined: list[TurnMessage] = []
+    for message in messages:
+        last = joined[-1] if joined else None
+        if last is None or last.role != message.role or last.name != message.name:
+            joined.append(message)
+        elif message.calls:
+            joined[-1] = replace(last, calls=(*last.calls, *message.calls))
+        elif guided and message.role != "system":
+            joined[-1] = replace(last, text=f"{last.text}\n\n{message.text}")
+        else:
+            joined.append(message)
+    return tuple(joined)
 
 
 def at_most_tokens(turn: Turn) -> int:
     """An upper bound for the tokens of a turn's prompt, without asking a tokenizer.
 
     A token stands for at least one byte of text; a chat template adds a few tokens around each
-    message and, at most, a default system message. Used to spare the exact count where it
-    cannot matter.
+    message, call and tool and, at most, a default system message and its words about tools. Used
+    to spare the exact count where it cannot matter.
     """
-    text = sum(len(message.text.encode()) + len(message.name or "") for message in turn.messages)
-    return text + 16 * len(turn.messages) + 256
+    text = sum(
+        len(message.text.encode())
+        + len(message.name or "")
+        + sum(len(f"{call.name}{call.arguments}".encode()) + 64 for call in message.calls)
+        for message in turn.messages
+    )
+    tools = sum(
+        len(f"{tool.name}{tool.description}{tool.parameters}".encode()) + 64 for tool in turn.tools
+    )
+    return text + tools + 16 * len(turn.messages) + (512 if turn.tools else 256)

@@ -21,7 +21,7 @@ from ouzel.loop.grammars_gbnf import gbnf, json_object, one_of, whole
 from ouzel.loop.grammars_lark import read
 from ouzel.loop.grammars_regex import NotExpressible, parse
 
-__all__ = ["Compiled", "compile", "json_object", "one_of"]
+__all__ = ["Compiled", "compile_grammar", "json_object", "one_of"]
 
 MAX_DEFINITION_CHARS = 50_000
 MAX_TEXT_CHARS = 200_000
@@ -39,6 +39,7 @@ _LIMITS = llguidance.LLParserLimits(
 _BYTES = llguidance.LLTokenizer("byte")
 _HEADER = "%llguidance {}\n"
 _STEP = 32
+_QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|//[^\n]*|\#[^\n]*|/(?:[^/\\\n]|\\.)+/""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Compiled:
 
 
 @lru_cache(maxsize=256)
-def compile(grammar: Grammar) -> Compiled:  # noqa: A001 - it is what it does
+def compile_grammar(grammar: Grammar) -> Compiled:
     """Read a client's grammar.
 
     Args:
@@ -121,6 +122,9 @@ def _as_lark(grammar: Grammar) -> str:
         return f"start: /{llguidance.regex_to_lark(grammar.definition, '')}/\n"
     if re.search(r"^\s*%llguidance", grammar.definition, re.MULTILINE):
         raise _invalid(grammar, "`%llguidance` is not supported")
+    # They stand for the marks between messages, which are nothing a tool's input may hold.
+    if "<" in _QUOTED.sub("", grammar.definition):
+        raise _invalid(grammar, "special tokens (`<...>`) are not supported")
     return grammar.definition
 
 

@@ -1,4 +1,4 @@
-"""What an engine says -> items and events, in the order that `core.events` promises.
+"""What an engine says and tools do -> items and events, in the order that `core.events` promises.
 
 One `Output` collects one run's output over all its turns. It is a pure state machine: it makes
 events, and whoever owns it sends them. It does not know engines, time or storage.
@@ -6,82 +6,206 @@ events, and whoever owns it sends them. It does not know engines, time or storag
 
 from __future__ import annotations
 
-from ouzel.core.events import Channel, Delta, Event, ItemDone, ItemStarted, PartDone, PartStarted
+from dataclasses import replace
+from typing import Final
+
+from ouzel.core.events import (
+    Channel,
+    Delta,
+    Event,
+    ItemDone,
+    ItemStage,
+    ItemStarted,
+    PartDone,
+    PartStarted,
+)
 from ouzel.core.items import (
+    Call,
+    CustomCall,
+    FunctionCall,
+    HostedCall,
     Item,
     ItemStatus,
     Message,
+    Part,
     Reasoning,
+    Refusal,
     Text,
     TokenLogprob,
     new_id,
 )
+
+INTERRUPTED: Final = "The call was interrupted."
+
+_THOUGHT: Final = ("reasoning", "summary")
+"""Channels of a reasoning item; the others that come in pieces belong to a message."""
 
 
 class Output:
     """Collects deltas into items.
 
     Attributes:
-        items: the finished items, in order.
+        items: the items so far, in order; hosted calls stand here while they run.
     """
 
     def __init__(self) -> None:
         self.items: list[Item] = []
-        self._open: Channel | None = None
-        self._id = ""
+        self._open: Message | Reasoning | None = None
+        self._channel: Channel | None = None
+        self._part = 0
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._running: dict[str, int] = {}
 
     @property
     def open(self) -> bool:
-        """Whether an item has begun that is not finished."""
+        """Whether a message or some thinking has begun that is not finished."""
         return self._open is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether something was said to the client, or it was asked to run something."""
+        said = [self._open, *self.items]
+        return any(isinstance(item, Message | FunctionCall | CustomCall) for item in said)
 
     def say(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[Event]:
         """The next piece of the answer."""
         return self._more("text", text, logprobs)
 
+    def refuse(self, text: str) -> list[Event]:
+        """The next piece of the model's words for declining."""
+        return self._more("refusal", text, ())
+
     def think(self, text: str) -> list[Event]:
         """The next piece of the thinking."""
         return self._more("reasoning", text, ())
 
-    def close(self, status: ItemStatus = "completed") -> list[Event]:
-        """Finish what is open; nothing if nothing is."""
-        if self._open is None:
-            return []
-        index, channel = len(self.items), self._open
-        text, logprobs = "".join(self._pieces), tuple(self._logprobs)
-        item = self._item(status, text, logprobs)
-        self.items.append(item)
-        self._open = None
-        self._pieces, self._logprobs = [], []
+    def summarise(self, text: str) -> list[Event]:
+        """The next piece of the summary of the thinking that is open."""
+        return self._more("summary", text, ())
+
+    def next_summary(self) -> list[Event]:
+        """Finish a summary's paragraph; what comes next is another."""
+        return self._end_part() if self._channel == "summary" else []
+
+    def call(self, call: Call) -> list[Event]:
+        """A call that the client is to run, whole."""
+        events = self.close()
+        index = len(self.items)
+        self.items.append(call)
+        if isinstance(call, FunctionCall):
+            channel: Channel = "arguments"
+            empty: Call = replace(call, arguments="", status="in_progress")
+            text = call.arguments
+        else:
+            channel, text = "input", call.input
+            empty = replace(call, input="", status="in_progress")
         return [
-            PartDone(index, self._id, 0, channel, text, logprobs),
-            ItemDone(index, item),
+            *events,
+            ItemStarted(index, empty),
+            *_whole(index, call.id, channel, text),
+            ItemDone(index, call),
         ]
 
+    def begin(self, item: Item, arguments: str) -> list[Event]:
+        """A tool of ours starts to run; it is shown as `item` from now on.
+
+        Args:
+            arguments: what it was called with, as it is shown to the client.
+        """
+        events = self.close()
+        index = len(self.items)
+        self.items.append(item)
+        self._running[item.id] = index
+        shown = replace(item, arguments="") if isinstance(item, HostedCall) else item
+        events.append(ItemStarted(index, shown))
+        if isinstance(item, HostedCall):
+            events += _whole(index, item.id, "arguments", arguments)
+        return events
+
+    def stage(self, item_id: str, name: str) -> list[Event]:
+        """A running tool has come to another stage."""
+        return [ItemStage(self._running[item_id], item_id, name)]
+
+    def finish(self, item: Item) -> list[Event]:
+        """A tool of ours has ended; `item` is what is kept of it."""
+        index = self._running.pop(item.id)
+        self.items[index] = item
+        return [ItemDone(index, item)]
+
+    def close(self, status: ItemStatus = "completed") -> list[Event]:
+        """Finish what is open; nothing if nothing is.
+
+        Tools that still run are finished too where the end is not a good one.
+        """
+        events = self._end_part()
+        if self._open is not None:
+            item = replace(self._open, status=status)
+            events.append(ItemDone(len(self.items), item))
+            self.items.append(item)
+            self._open = None
+        if status != "completed":
+            for index in list(self._running.values()):
+                running = self.items[index]
+                if isinstance(running, HostedCall):
+                    running = replace(running, status="failed", error=INTERRUPTED)
+                events += self.finish(running)
+        return events
+
     def _more(self, channel: Channel, text: str, logprobs: tuple[TokenLogprob, ...]) -> list[Event]:
-        events = [] if channel == self._open else self._begin(channel)
+        events = [] if channel == self._channel else self._begin(channel)
         self._pieces.append(text)
         self._logprobs.extend(logprobs)
-        events.append(Delta(len(self.items), self._id, 0, channel, text, logprobs))
+        index = len(self.items)
+        item = self._open
+        assert item is not None  # noqa: S101  # _begin has seen to it
+        events.append(Delta(index, item.id, self._part, channel, text, logprobs))
         return events
 
     def _begin(self, channel: Channel) -> list[Event]:
-        events = self.close()
-        self._open = channel
-        self._id = new_id("rs" if channel == "reasoning" else "msg")
-        index = len(self.items)
-        return [
-            *events,
-            ItemStarted(index, self._item("in_progress")),
-            PartStarted(index, self._id, 0, channel),
-        ]
+        thought = channel in _THOUGHT
+        events = self._end_part()
+        if self._open is None or isinstance(self._open, Reasoning) != thought:
+            events += self.close()
+            fresh: Message | Reasoning
+            if thought:
+                fresh = Reasoning(new_id("rs"), status="in_progress")
+            else:
+                fresh = Message(new_id("msg"), "assistant", (), "in_progress")
+            self._open = fresh
+            events.append(ItemStarted(len(self.items), fresh))
+        item = self._open
+        self._channel = channel
+        self._part = _parts_of(item, channel)
+        events.append(PartStarted(len(self.items), item.id, self._part, channel))
+        return events
 
-    def _item(
-        self, status: ItemStatus, text: str = "", logprobs: tuple[TokenLogprob, ...] = ()
-    ) -> Item:
-        if self._open == "reasoning":
-            return Reasoning(self._id, text, status=status)
-        parts = (Text(text, logprobs),) if status != "in_progress" else ()
-        return Message(self._id, "assistant", parts, status)
+    def _end_part(self) -> list[Event]:
+        channel, item = self._channel, self._open
+        if channel is None or item is None:
+            return []
+        text, logprobs = "".join(self._pieces), tuple(self._logprobs)
+        if isinstance(item, Message):
+            part: Part = Refusal(text) if channel == "refusal" else Text(text, logprobs)
+            self._open = replace(item, parts=(*item.parts, part))
+        elif channel == "summary":
+            self._open = replace(item, summary=(*item.summary, text))
+        else:
+            self._open = replace(item, text=item.text + text)
+        self._channel = None
+        self._pieces, self._logprobs = [], []
+        return [PartDone(len(self.items), item.id, self._part, channel, text, logprobs)]
+
+
+def _parts_of(item: Message | Reasoning, channel: Channel) -> int:
+    if isinstance(item, Message):
+        return len(item.parts)
+    return len(item.summary) if channel == "summary" else 0
+
+
+def _whole(index: int, item_id: str, channel: Channel, text: str) -> list[Event]:
+    return [
+        PartStarted(index, item_id, 0, channel),
+        Delta(index, item_id, 0, channel, text),
+        PartDone(index, item_id, 0, channel, text),
+    ]

@@ -1,26 +1,69 @@
 """One engine turn after another, until there is an answer.
 
-For now an answer takes a single turn: tools bring more. Every delta becomes events through
-`output`, handed to `emit` at once. It does not know who listens, nor what is stored.
+    think? -> call tools? -> (hosted: run them, and again) -> answer
+
+A `Task` says what is to be done. Models that call tools in their own way go through `native`,
+others are led by `guided`; both bring about the same kinds of events. Everything goes to `emit` at
+once. It does not know who listens, nor what is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
-from ouzel.core.contracts import Engine
-from ouzel.core.errors import EngineDied, EngineError
+from ouzel.core.contracts import Engine, ToolStyle
 from ouzel.core.events import Event, IncompleteReason
-from ouzel.core.turns import CallDelta, TextDelta, ThinkingDelta, Turn, TurnDone, Usage
+from ouzel.core.request import Effort, Request
+from ouzel.core.turns import Turn, Usage
+from ouzel.loop import answering, guided, native, thinking
+from ouzel.loop.budget import Clock, answer_tokens, thinking_tokens
+from ouzel.loop.context import with_calls
 from ouzel.loop.output import Output
+from ouzel.loop.scene import OutOfTokens, Scene
+from ouzel.loop.schemas import schema
+from ouzel.loop.thinking_words import words_within
+from ouzel.loop.tool_calls import Wanted, make, want
+from ouzel.loop.toolbox import Toolbox
+
+MOST_HOSTED: Final = 32
+"""Calls of hosted tools in one run, where the request sets no limit."""
+
+SHORT: Final = 200
+"""Tokens for the answer below which the model is told how many words that is."""
+
+DEFAULT_EFFORT: Final[Effort] = "medium"
+"""What holds where a request says nothing, as in OpenAI's reference."""
 
 _INCOMPLETE: dict[str, IncompleteReason] = {
     "length": "max_output_tokens",
+    "halted": "max_output_tokens",
     "filter": "content_filter",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a run has to do.
+
+    Args:
+        request: what was asked.
+        turn: the conversation as the engine is shown it.
+        owner: who asks; tools are run on their behalf.
+        clock: how much time there is.
+        toolbox: what may be called.
+        style: how the model is brought to call.
+        done: names and arguments of calls that were made for the last message already.
+    """
+
+    request: Request
+    turn: Turn
+    owner: str
+    clock: Clock
+    toolbox: Toolbox = Toolbox()
+    style: ToolStyle = "guided"
+    done: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,49 +73,146 @@ class Outcome:
     status: Literal["completed", "incomplete"]
     usage: Usage
     incomplete: IncompleteReason | None = None
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
-async def run(engine: Engine, turn: Turn, output: Output, emit: Callable[[Event], None]) -> Outcome:
-    """Let the engine answer `turn`; every event goes to `emit` as soon as it exists.
+async def run(engine: Engine, task: Task, output: Output, emit: Callable[[Event], None]) -> Outcome:
+    """Do the task; every event goes to `emit` as soon as it exists.
 
     However it ends, what was open in `output` is closed, so that text already said is kept.
     Cancelling the task that runs this frees the engine's slot.
 
     Raises:
         EngineError, RequestError: as the engine raised them.
+        EngineError: the model did not bring about what was asked.
     """
+    scene = Scene(engine, task.request, output, emit, task.clock)
     try:
-        done = await _turn(engine, turn, output, emit)
+        reason = await _Running(scene, task).to_the_end()
+    except OutOfTokens:
+        reason = "length"
     except BaseException:
-        _emit_all(output.close("incomplete"), emit)
+        scene.emit(output.close("incomplete"))
         raise
-    reason = _INCOMPLETE.get(done.reason)
-    if reason is None and not output.open and not output.items:
+    incomplete = _INCOMPLETE.get(reason)
+    if incomplete is None and not output.answered:
         # An empty answer is still an answer: clients expect one message.
-        _emit_all(output.say(""), emit)
-    _emit_all(output.close("incomplete" if reason else "completed"), emit)
-    return Outcome("incomplete" if reason else "completed", done.usage, reason)
+        scene.emit(output.say(""))
+    scene.emit(output.close("incomplete" if incomplete else "completed"))
+    status: Literal["completed", "incomplete"] = "incomplete" if incomplete else "completed"
+    return Outcome(status, scene.usage, incomplete, scene.tally.counts())
 
 
-async def _turn(
-    engine: Engine, turn: Turn, output: Output, emit: Callable[[Event], None]
-) -> TurnDone:
-    async with aclosing(engine.stream(turn)) as deltas:
-        async for delta in deltas:
-            match delta:
-                case TextDelta(text, logprobs):
-                    events = output.say(text, logprobs)
-                case ThinkingDelta(text):
-                    events = output.think(text)
-                case CallDelta():
-                    raise EngineError("The engine called a tool although none was offered.")
-                case TurnDone():
-                    return delta
-            for event in events:
-                emit(event)
-    raise EngineDied("The engine ended its turn without saying so.")
+class _Running:
+    """A run under way, step by step."""
+
+    def __init__(self, scene: Scene, task: Task) -> None:
+        self._scene = scene
+        self._task = task
+        self._request = task.request
+        self._turn = task.turn
+        self._toolbox = task.toolbox
+        self._done = task.done
+        self._called = 0
+
+    async def to_the_end(self) -> str:
+        """Returns why it ended, in an engine's words."""
+        while True:
+            step = await self._step()
+            wanted = self._affordable(step.wanted)
+            if not wanted:
+                self._look_for_plans(step.said)
+                return "length" if step.cut else _ended(step.reason)
+            made = await make(self._scene, wanted, self._task.owner)
+            if any(each.output is None for each in made):
+                return "calls"
+            self._called += len(made)
+            self._turn = with_calls(self._turn, step.said, made, self._task.style)
+            self._done |= {(each.name, each.arguments) for each in made}
+            self._toolbox = self._toolbox.after_a_call()
+            if self._called >= self._most or self._scene.clock.left() <= 0:
+                self._toolbox = self._toolbox.shut()
+            self._scene.next_step()
+
+    @property
+    def _most(self) -> int:
+        most = self._request.max_tool_calls
+        return MOST_HOSTED if most is None else most
+
+    def _affordable(self, wanted: list[Wanted]) -> list[Wanted]:
+        """The calls, with no more of our own than the request allows."""
+        left = self._most - self._called
+        kept = []
+        for each in wanted:
+            if each.offer.tool is not None:
+                if left <= 0:
+                    continue
+                left -= 1
+            kept.append(each)
+        return kept
+
+    async def _step(self) -> native.Step:
+        if self._task.style == "guided":
+            return await self._guided_step()
+        if self._scene.info.thinks == "no" and not self._toolbox.open:
+            return await self._answer(self._turn)
+        plain = self._request.format.type == "text"
+        step = await native.step(self._scene, self._turn, self._toolbox, hold=not plain)
+        if plain or step.wanted:
+            return step
+        if self._valid(step.said):
+            self._scene.emit(self._scene.output.say(step.said))
+            return step
+        turn = replace(self._turn, tools=(), effort="none")
+        return await answering.structured(self._scene, turn)
+
+    def _valid(self, said: str) -> bool:
+        """Whether an answer that was not bound is what the request's format wants."""
+        format = self._request.format
+        text = answering.schema_of(format)
+        return bool(said) and schema(text).check(said) is None
+
+    async def _guided_step(self) -> native.Step:
+        turn = self._turn
+        if self._toolbox.open:
+            wanted = await guided.decide(self._scene, turn, self._toolbox, self._done)
+            if wanted:
+                return native.Step(wanted=wanted)
+        if not self._toolbox.offers:
+            return await self._answer(turn)
+        return await self._answer(guided.answering(turn))
+
+    async def _answer(self, turn: Turn) -> native.Step:
+        """Think if it pays, then answer."""
+        scene = self._scene
+        thought = ""
+        if not self._done:  # what tools have found needs no more than to be told
+            effort = self._request.effort or DEFAULT_EFFORT
+            budget = thinking_tokens(effort, False, scene.engine.pace, scene.clock.left())
+            thought = await thinking.scratchpad(scene, turn, budget)
+            await thinking.summarise(scene, self._turn, thought)
+        plain = self._request.format.type == "text"
+        tokens = answer_tokens(scene.engine.pace, scene.clock.left()) if plain else None
+        limit = words_within(tokens) if tokens is not None and tokens < SHORT else None
+        turn = thinking.after_thinking(turn, thought, limit)
+        if not plain:
+            return await answering.structured(scene, turn)
+        names = tuple(offer.name for offer in self._toolbox.callable)
+        step, speech = await answering.answer(scene, turn, names)
+        for spotted in speech.calls:
+            found = want(scene, self._toolbox, spotted.name, spotted.arguments)
+            if isinstance(found, Wanted):
+                scene.tally.add("repaired_calls")
+                step.wanted.append(found)
+        return step
+
+    def _look_for_plans(self, said: str) -> None:
+        """Count an answer that speaks of a tool where it should have called it."""
+        if self._called or not self._toolbox.open:
+            return
+        if any(offer.name in said for offer in self._toolbox.callable):
+            self._scene.tally.add("planned_calls")
 
 
-def _emit_all(events: list[Event], emit: Callable[[Event], None]) -> None:
-    for event in events:
-        emit(event)
+def _ended(reason: str) -> str:
+    return "stop" if reason == "halted" else reason

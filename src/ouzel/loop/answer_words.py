@@ -1,0 +1,39 @@
+"""The loop's own words around an answer: for JSON without a grammar, and for notes given back.
+
+Short, since they are read by the engine. Words around thinking are in `thinking_words`, those
+around tools in `guided_words`.
+"""
+
+from __future__ import annotations
+
+_MOST_SHOWN = 2_000
+"""Characters of a wrong answer that are shown to the model again."""
+
+
+def as_json(schema: str) -> str:
+    """Asks for JSON from engines that have no grammar."""
+    return (
+        "Answer with one JSON value and nothing else: no words around it, no code fence. It has to "
+        f"be valid for this JSON Schema: {schema}"
+    )
+
+
+def not_valid(said: str, trouble: str) -> str:
+    """Shows the model what was wrong with its JSON."""
+    return (
+        f"You wrote: {said[:_MOST_SHOWN]}\nThat is not valid: {trouble} Write the whole JSON value "
+        "again, put right, and nothing else."
+    )
+
+
+def wrong_arguments(trouble: str) -> str:
+    """Shows the model what was wrong with a call's arguments."""
+    return f"The arguments were not valid: {trouble} Write them again, put right."
+
+
+def notes(thought: str) -> str:
+    """Gives a model that thought for too long its thinking back, to answer from."""
+    return (
+        f"These are your notes so far:\n{thought.strip()}\n\nThere is no more time to think. "
+        "Answer the user now, from these notes."
+    )

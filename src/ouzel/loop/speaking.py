@@ -1,0 +1,117 @@
+"""The answer's text on its way out: calls are kept out of it, and it ends when time is up.
+
+When an answer has used most of its time it is brought to an end at the next end of a sentence, so
+that it is whole, if shorter than it might have been. Inside a block of code nothing is a sentence.
+What is generated, and why, this file does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ouzel.core.items import TokenLogprob
+from ouzel.core.turns import TextDelta
+from ouzel.loop.budget import HURRY
+from ouzel.loop.channels import Piece, Splitter
+from ouzel.loop.scene import Scene
+from ouzel.loop.spotting import Spotted, Spotter
+from ouzel.loop.thinking_words import whole_until
+
+
+class Speech:
+    """The text of one turn.
+
+    Args:
+        scene: where it is said.
+        names: tools whose calls are looked for in the text; none are if there are none.
+        hold: say nothing yet; `text` has it all in the end.
+
+    Attributes:
+        text: everything said so far.
+        cut: it was ended in the middle of a sentence.
+        hurried: it was ended at a good place before the model was done.
+    """
+
+    def __init__(self, scene: Scene, names: tuple[str, ...] = (), *, hold: bool = False) -> None:
+        self._scene = scene
+        self._spotter = Spotter(names) if names else None
+        self._splitter = Splitter(scene.info.thinks)
+        self._hold = hold
+        self._logprobs: list[TokenLogprob] = []
+        self._pieces: list[str] = []
+        self._late = ""
+        self._hurry_at: float | None = None
+        self.cut = False
+        self.hurried = False
+        if scene.clock.limited:
+            self._hurry_at = scene.clock.after(scene.clock.left() * HURRY)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def calls(self) -> list[Spotted]:
+        """Calls that were found in the text."""
+        return self._spotter.calls if self._spotter else []
+
+    def split(self, delta: TextDelta) -> tuple[str, str]:
+        """What of a delta is thinking, and what is text; see `channels`."""
+        self._logprobs += delta.logprobs
+        return self._parted(self._splitter.feed(delta.text))
+
+    def hear(self, text: str) -> bool:
+        """Take the next piece of text. True if the turn shall end now."""
+        if self._spotter is not None:
+            text = self._spotter.feed(text)
+        return self._say(text)
+
+    def end(self) -> tuple[str, str]:
+        """The turn is over: what was held back is said; returns what of it is thinking."""
+        thinking, text = self._parted(self._splitter.end())
+        if not self.hurried and not self.cut:
+            if self._spotter is not None:
+                text = self._spotter.feed(text) + self._spotter.end()
+            self._out(self._late + text)
+        return thinking, text
+
+    def _say(self, text: str) -> bool:
+        if not text:
+            return False
+        if self._hurry_at is not None and self._scene.clock.now() >= self._hurry_at:
+            return self._hurry(text)
+        self._out(text)
+        return False
+
+    def _hurry(self, text: str) -> bool:
+        """Time is up, nearly: say this piece only as far as it completes what was said."""
+        self._late += text
+        said = self.text
+        so_far = said + self._late
+        end = whole_until(so_far)
+        # A full stop may be the middle of a number: what follows it has to be known.
+        complete = bool(said.strip()) and not said[end:].strip()
+        if complete or len(said) < end < len(so_far):
+            self._out(so_far[len(said) : end])
+            self.hurried = True
+            self._scene.tally.add("hurried")
+            if so_far[:end].count("```") % 2:
+                self._out("\n```")
+            return True
+        if self._scene.clock.left() <= 0:
+            self.cut = True
+            return True
+        return False
+
+    def _out(self, text: str) -> None:
+        if not text:
+            return
+        self._pieces.append(text)
+        if not self._hold:
+            logprobs, self._logprobs = tuple(self._logprobs), []
+            self._scene.emit(self._scene.output.say(text, logprobs))
+
+    @staticmethod
+    def _parted(pieces: Sequence[Piece]) -> tuple[str, str]:
+        thinking = "".join(piece.text for piece in pieces if piece.thinking)
+        return thinking, "".join(piece.text for piece in pieces if not piece.thinking)

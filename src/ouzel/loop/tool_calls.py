@@ -1,0 +1,181 @@
+"""Calls that the model wants: checked, mended, run side by side, returned in order.
+
+A call with invalid arguments never leaves this room. Hosted tools are run here; what the client
+is to run is only announced. How the model was brought to want a call, this file does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ouzel.core.contracts import Invocation, Stage, ToolOutcome
+from ouzel.core.errors import OuzelError, ToolError
+from ouzel.core.items import Call, CustomCall, FunctionCall, HostedCall, Item, new_id
+from ouzel.core.request import CustomTool, FunctionTool
+from ouzel.loop.scene import Scene
+from ouzel.loop.schemas_repair import repair
+from ouzel.loop.toolbox import Offer, Toolbox
+
+_log = logging.getLogger(__name__)
+
+TOOL_WITHIN: Final = 120.0
+"""Seconds that a hosted tool gets where the run has no deadline."""
+
+LEAST_WITHIN: Final = 2.0
+"""Seconds that a hosted tool gets in any case."""
+
+MOST_SHOWN: Final = 8_000
+"""Characters of a tool's output that the model is shown: about 2,000 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A valid call."""
+
+    offer: Offer
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A call that was made, and what came of it.
+
+    Args:
+        output: what a hosted tool said; None for the client's tools.
+        custom: the arguments are plain text, not JSON.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+    output: str | None = None
+    custom: bool = False
+
+
+def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
+    """A call, mended if need be; or what is wrong with it, in a sentence for the model."""
+    offer = toolbox.find(name)
+    if offer is None:
+        names = ", ".join(each.name for each in toolbox.callable)
+        return f"There is no tool '{name[:64]}'; there are: {names}."
+    trouble = offer.check(arguments)
+    if trouble is None:
+        return Wanted(offer, arguments)
+    if isinstance(offer.spec, FunctionTool):
+        mended = repair(arguments, offer.spec.parameters)
+        if mended is not None:
+            scene.tally.add("repaired_calls")
+            return Wanted(offer, mended)
+    scene.tally.add("invalid_calls")
+    return trouble
+
+
+async def make(scene: Scene, wanted: Sequence[Wanted], owner: str) -> list[Made]:
+    """Run the hosted ones among the calls, then announce the client's.
+
+    Tools run side by side; their items end in the order in which they began.
+    """
+    scene.tally.add("calls", len(wanted))
+    hosted = [(each, _invocation(scene, each, owner)) for each in wanted if each.offer.tool]
+    items = []
+    for each, call in hosted:
+        assert each.offer.tool is not None  # noqa: S101  # chosen for it
+        item = each.offer.tool.begin(call)
+        items.append(item)
+        scene.emit(scene.output.begin(item, call.arguments))
+    outcomes = await _run_all(scene, hosted)
+    made = []
+    for (each, call), item, outcome in zip(hosted, items, outcomes, strict=True):
+        scene.emit(scene.output.finish(_finished(item, outcome)))
+        said = _shown(outcome.text)
+        made.append(Made(call.id, each.offer.name, call.arguments, said, _is_custom(each)))
+    for each in wanted:
+        if each.offer.tool is None:
+            announced = _announced(each)
+            scene.emit(scene.output.call(announced))
+            made.append(
+                Made(announced.call_id, announced.name, each.arguments, custom=_is_custom(each))
+            )
+    return made
+
+
+def _is_custom(wanted: Wanted) -> bool:
+    return isinstance(wanted.offer.spec, CustomTool)
+
+
+async def _run_all(scene: Scene, hosted: Sequence[tuple[Wanted, Invocation]]) -> list[ToolOutcome]:
+    if not hosted:
+        return []
+    tasks = [asyncio.create_task(_run(scene, each.offer, call)) for each, call in hosted]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
+    """One call of a hosted tool. Its own errors are outcomes; any other exception is ours."""
+    tool = offer.tool
+    assert tool is not None  # noqa: S101  # chosen for it
+    scene.tally.add("hosted_calls")
+    outcome = ToolOutcome(f"The tool '{offer.name}' ended without an outcome.", failed=True)
+    try:
+        async with asyncio.timeout(call.within), aclosing(tool.run(call)) as steps:
+            async for step in steps:
+                if isinstance(step, Stage):
+                    scene.emit(scene.output.stage(call.id, step.name))
+                else:
+                    outcome = step
+    except ToolError as error:
+        outcome = ToolOutcome(error.message, failed=True)
+    except TimeoutError:
+        outcome = ToolOutcome(f"No result within {call.within:.0f} seconds.", failed=True)
+    except OuzelError:
+        raise
+    except Exception:
+        _log.exception("The tool %s failed unexpectedly in call %s.", offer.name, call.id)
+        raise
+    if outcome.failed:
+        scene.tally.add("failed_hosted_calls")
+    return outcome
+
+
+def _invocation(scene: Scene, wanted: Wanted, owner: str) -> Invocation:
+    asked = wanted.offer.asked
+    assert asked is not None  # noqa: S101  # hosted tools are asked for
+    left = scene.clock.left() if scene.clock.limited else TOOL_WITHIN
+    within = min(TOOL_WITHIN, max(LEAST_WITHIN, left / 2))
+    return Invocation(new_id("call"), asked, wanted.offer.name, wanted.arguments, owner, within)
+
+
+def _finished(item: Item, outcome: ToolOutcome) -> Item:
+    if outcome.item is not None:
+        return outcome.item
+    if not isinstance(item, HostedCall):
+        return item
+    if outcome.failed:
+        return replace(item, status="failed", error=outcome.text)
+    return replace(item, status="completed", output=outcome.text)
+
+
+def _announced(wanted: Wanted) -> Call:
+    name, arguments = wanted.offer.name, wanted.arguments
+    if isinstance(wanted.offer.spec, FunctionTool):
+        return FunctionCall(new_id("fc"), new_id("call"), name, arguments)
+    return CustomCall(new_id("ctc"), new_id("call"), name, arguments)
+
+
+def _shown(text: str) -> str:
+    """A tool's output as the model sees it: not endless."""
+    if len(text) <= MOST_SHOWN:
+        return text
+    half = MOST_SHOWN // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[… {left_out} characters left out …]\n{text[-half:]}"
