@@ -25,8 +25,8 @@ ANSWER_OPENING = f"Action: {ANSWER}\n"
 ANSWER_STOPS = ("\nAction:", "\nResult:")
 
 # A tool is taken when its first token is likelier than `answer` by this much (natural logarithm).
-# Chosen on the tuning data with an earlier wording of the instructions (no tool needed: at most 1.4;
-# one needed: at least 2.8); measure again when the words change.
+# Chosen on the tuning data, with earlier instructions (no tool needed: at most 1.4; one needed: at
+# least 2.8). Measure again when the words change.
 MARGIN_FIRST = 1.8
 MARGIN_AFTER_RESULT = 0.4
 # After an error a weak model gives up too soon; it is held to another try.
