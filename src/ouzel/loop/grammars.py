@@ -39,7 +39,13 @@ _LIMITS = llguidance.LLParserLimits(
 _BYTES = llguidance.LLTokenizer("byte")
 _HEADER = "%llguidance {}\n"
 _STEP = 32
-_QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|//[^\n]*|\#[^\n]*|/(?:[^/\\\n]|\\.)+/""")
+# What is not closed counts, too: a search that fails at every quote takes its time squared.
+_QUOTED = re.compile(
+    r"""
+    "(?:[^"\\\n]|\\.)*"? | //[^\n]* | \#[^\n]* | /(?:[^/\\\n]|\\.)+/?
+    """,
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, slots=True)
