@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ouzel.core.errors import RequestError
 from ouzel.core.request import Grammar
-from ouzel.loop.grammars import Compiled, compile_grammar, json_object, one_of
+from ouzel.loop import grammars
+from ouzel.loop.grammars import Compiled, json_object, one_of
 
 SUM = """
 start: expr
@@ -26,11 +27,11 @@ NAME: "x".."z" | "pi"i | /[A-F]{2}\\/?/i
 
 
 def _regex(pattern: str) -> Compiled:
-    return compile_grammar(Grammar("regex", pattern))
+    return grammars.compile(Grammar("regex", pattern))
 
 
 def _lark(text: str) -> Compiled:
-    return compile_grammar(Grammar("lark", text))
+    return grammars.compile(Grammar("lark", text))
 
 
 def _gbnf(compiled: Compiled) -> Gbnf:
@@ -189,7 +190,7 @@ def test_a_sentence_says_where_a_text_leaves_the_grammar() -> None:
 )
 def test_what_cannot_be_read_is_named(syntax: str, definition: str, word: str) -> None:
     with pytest.raises(RequestError) as caught:
-        compile_grammar(Grammar(syntax, definition))
+        grammars.compile(Grammar(syntax, definition))
     assert caught.value.code == "invalid_grammar"
     assert word in caught.value.message
     assert len(caught.value.message) < 600
@@ -211,7 +212,7 @@ def test_what_cannot_be_read_is_named(syntax: str, definition: str, word: str) -
 )
 def test_what_gbnf_cannot_say_is_still_checked(syntax: str, definition: str, text: str) -> None:
     try:
-        compiled = compile_grammar(Grammar(syntax, definition))
+        compiled = grammars.compile(Grammar(syntax, definition))
     except RequestError:
         assert definition == "\\bword\\b"
         return
@@ -240,7 +241,7 @@ def test_hostile_grammars_and_texts_take_bounded_time(
 ) -> None:
     began = time.monotonic()
     try:
-        compile_grammar(Grammar(syntax, definition)).check(text)
+        grammars.compile(Grammar(syntax, definition)).check(text)
     except RequestError:
         assert not text
     assert time.monotonic() - began < 20
@@ -254,7 +255,7 @@ def test_hostile_grammars_and_texts_take_bounded_time(
 )
 def test_any_definition_is_read_or_refused(syntax: str, definition: str, text: str) -> None:
     try:
-        compiled = compile_grammar(Grammar(syntax, definition))
+        compiled = grammars.compile(Grammar(syntax, definition))
     except RequestError:
         return
     compiled.check(text)

@@ -21,7 +21,7 @@ from ouzel.loop.grammars_gbnf import gbnf, json_object, one_of, whole
 from ouzel.loop.grammars_lark import read
 from ouzel.loop.grammars_regex import NotExpressible, parse
 
-__all__ = ["Compiled", "compile_grammar", "json_object", "one_of"]
+__all__ = ["Compiled", "compile", "json_object", "one_of"]
 
 MAX_DEFINITION_CHARS = 50_000
 MAX_TEXT_CHARS = 200_000
@@ -91,7 +91,7 @@ class Compiled:
 
 
 @lru_cache(maxsize=256)
-def compile_grammar(grammar: Grammar) -> Compiled:
+def compile(grammar: Grammar) -> Compiled:  # noqa: A001 - grammars.compile, as in re.compile
     """Read a client's grammar.
 
     Args:
