@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def split(thinks: Thinks, *pieces: str) -> tuple[str, str]:
 def cut(text: str, places: list[int]) -> list[str]:
     """The text in pieces; each place is taken modulo its length."""
     at = sorted({place % (len(text) + 1) for place in places} | {0, len(text)})
-    return [text[start:end] for start, end in zip(at, at[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(at)]
 
 
 CASES: list[tuple[Thinks, str, str, str]] = [
