@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -63,7 +63,8 @@ class LocalEngine:
     Args:
         path: a GGUF file, the first one where the weights are split.
         served_as: the name that clients see.
-        home: folder for state; the process's log is `logs/engine.log` in it.
+        home: folder for state; the process's log is `logs/engine.log` in it, what was found out
+            about the weights `engine.json`.
         overrides: what the user decided about threads, slots and context.
         timeouts: how long an answer may take.
         hung_after: seconds without a sign of life after which the process is killed.
@@ -71,6 +72,8 @@ class LocalEngine:
         tool_style: how the model is brought to call tools, where the user says so.
         expects: how the catalogue says that it is; `native` holds only if a call is really made
             when that is tried at the start.
+        warm: turns whose prompts every slot should hold before the first request, the most
+            needed first; see `local_prefix`.
     """
 
     def __init__(
@@ -85,18 +88,19 @@ class LocalEngine:
         restarts: Restarts = TRY_AGAIN,
         tool_style: ToolStyle | None = None,
         expects: ToolStyle | None = None,
+        warm: Sequence[Turn] = (),
     ) -> None:
-        log = home.absolute() / "logs" / "engine.log"
         self._meter = PaceMeter(SUPPOSED)
         self._birth = Birth(
             path.absolute(),
             served_as,
-            log,
+            home.absolute(),
             overrides,
             timeouts,
             self._meter,
             tool_style=tool_style,
             expected=expects,
+            warm=tuple(warm),
         )
         self._hung_after = hung_after
         self._restarts = restarts

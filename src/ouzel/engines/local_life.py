@@ -18,7 +18,10 @@ import psutil
 
 from ouzel.core.contracts import Capability, EngineInfo, ToolStyle
 from ouzel.core.errors import EngineError, OuzelError, RequestError, WeightsError
+from ouzel.core.turns import Turn
 from ouzel.engines.local_child import Child, ChildError
+from ouzel.engines.local_notes import about, read_notes, write_notes
+from ouzel.engines.local_prefix import Shelf, warm
 from ouzel.engines.machine import MIB, Device, EnginePlan, Overrides, choose, survey
 from ouzel.engines.pace import PaceMeter
 from ouzel.engines.upstream import Timeouts, UpstreamEngine
@@ -82,24 +85,51 @@ class Birth:
     Args:
         path: the weights, the first file where they are split.
         served_as: the name that clients see.
-        log: the process's log.
+        home: folder for state: the process's log, notes on the weights, saved prefixes.
         overrides: what the user decided.
         timeouts: how long an answer may take.
         meter: keeps the pace, from one life to the next.
         tool_style: what the user says of how the model is brought to call tools.
         expected: what the catalogue says of it.
+        warm: turns whose prompts every slot should hold before the first request.
         findings: what the weights can, None until it was found out.
     """
 
     path: Path
     served_as: str
-    log: Path
+    home: Path
     overrides: Overrides
     timeouts: Timeouts
     meter: PaceMeter
     tool_style: ToolStyle | None = None
     expected: ToolStyle | None = None
+    warm: tuple[Turn, ...] = ()
     findings: Findings | None = None
+
+    @property
+    def log(self) -> Path:
+        """The process's log."""
+        return self.home / "logs" / "engine.log"
+
+    @property
+    def prefixes(self) -> Path:
+        """Saved prefixes."""
+        return self.home / "prefixes"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A process that has loaded the weights.
+
+    Args:
+        about: which weights, in which library.
+    """
+
+    plan: EnginePlan
+    facts: tuple[tuple[str, str], ...]
+    address: str
+    key: str
+    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +247,8 @@ async def begin(birth: Birth) -> Life:
         raise EngineError(error.message) from error
     child = await Child.spawn(birth.log)
     try:
-        plan, facts, address, key = await _load(child, birth, header, size)
-        return await _connect(child, birth, plan, facts, address, key, began)
+        loaded = await _load(child, birth, header, size)
+        return await _connect(child, birth, loaded, began)
     except BaseException as error:
         await child.end(0)
         if isinstance(error, ChildError):
@@ -242,10 +272,8 @@ def _inspect(path: Path) -> tuple[Header, int]:
     return header, size
 
 
-async def _load(
-    child: Child, birth: Birth, header: Header, size: int
-) -> tuple[EnginePlan, tuple[tuple[str, str], ...], str, str]:
-    """Have the process load. Returns plan, facts, address and key."""
+async def _load(child: Child, birth: Birth, header: Header, size: int) -> Loaded:
+    """Have the process load."""
     hello = await child.hear("started", BOOT)
     devices = [Device(**each) for each in hello["devices"]]
     plan = choose(header, size, survey(), devices, birth.overrides)
@@ -256,6 +284,7 @@ async def _load(
         "key": key,
         "connections": CONNECTIONS + SPARE_CONNECTIONS,
         "log": str(birth.log),
+        "prefixes": f"{_folder(birth.prefixes)}/",
         "plan": plan.as_json(),
     }
     await child.tell(settings)
@@ -270,20 +299,20 @@ async def _load(
         ("cache of all slots", _mib(plan.kv_bytes)),
         ("prompt cache", f"up to {plan.prompt_cache} MiB"),
     )
-    return plan, facts, address, key
+    return Loaded(plan, facts, address, key, about(birth.path, hello["library"]))
 
 
-async def _connect(
-    child: Child,
-    birth: Birth,
-    plan: EnginePlan,
-    facts: tuple[tuple[str, str], ...],
-    address: str,
-    key: str,
-    began: float,
-) -> Life:
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(f"{path} cannot be made: {error.strerror}.") from error
+    return path
+
+
+async def _connect(child: Child, birth: Birth, loaded: Loaded, began: float) -> Life:
     """Speak to the process for the first time."""
-    line = Line(address, key, birth.timeouts)
+    line = Line(loaded.address, loaded.key, birth.timeouts)
     speaker: UpstreamEngine | None = None
     try:
         reply = (await line.call("/props", within=ASK)).json()
@@ -291,13 +320,10 @@ async def _connect(
             window = int(reply["default_generation_settings"]["n_ctx"])  # type: ignore[index]
         except (TypeError, KeyError, ValueError):
             raise ChildError("it does not say how large its context is") from None
-        found = birth.findings
-        if found is None:
-            prober = Prober(line, birth.served_as, PROBE_WITHIN, "llamacpp", birth.meter)
-            found = await prober.of_the_model(SAMPLING)
+        found = birth.findings or await _find_out(line, birth, loaded.about)
         speaker = UpstreamEngine(
-            address,
-            key=key,
+            loaded.address,
+            key=loaded.key,
             model=birth.served_as,
             served_as=birth.served_as,
             context_window=window,
@@ -307,6 +333,12 @@ async def _connect(
             meter=birth.meter,
         )
         await speaker.start()
+        facts = (*loaded.facts, ("context of a request", f"{window} tokens"))
+        if birth.warm:
+            slots = loaded.plan.slots
+            shelf = Shelf(birth.prefixes, loaded.about, birth.served_as, slots)
+            how = await warm(line, shelf, birth.warm, found.dialect, birth.meter)
+            facts = (*facts, ("fixed prefix", how))
     except BaseException as error:
         await line.close()
         if speaker is not None:
@@ -314,8 +346,20 @@ async def _connect(
         if isinstance(error, EngineError | RequestError):
             raise ChildError(f"it does not answer: {error.message.rstrip('.')}") from None
         raise
-    facts = (*facts, ("context of a request", f"{window} tokens"))
-    return Life(child, speaker, plan, window, found, facts, time.monotonic() - began, line)
+    took = time.monotonic() - began
+    return Life(child, speaker, loaded.plan, window, found, facts, took, line)
+
+
+async def _find_out(line: Line, birth: Birth, known: str) -> Findings:
+    """What the weights can: from an earlier start, or by asking."""
+    notes = await asyncio.to_thread(read_notes, birth.home)
+    if notes is not None and notes.about == known:
+        birth.meter.suppose(notes.pace)
+        return notes.findings
+    prober = Prober(line, birth.served_as, PROBE_WITHIN, "llamacpp", birth.meter)
+    found = await prober.of_the_model(SAMPLING)
+    await asyncio.to_thread(write_notes, birth.home, known, birth.path, found, birth.meter.pace)
+    return found
 
 
 def _style_said(style: ToolStyle, birth: Birth) -> str:

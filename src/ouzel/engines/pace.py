@@ -44,6 +44,10 @@ class PaceMeter:
             self._prefill.value(self._guess.prefill), self._decode.value(self._guess.decode)
         )
 
+    def suppose(self, guess: Pace) -> None:
+        """Tell this until something is measured."""
+        self._guess = guess
+
     def prefilled(self, tokens: int, seconds: float) -> None:
         """So many prompt tokens, none of them cached, were read in so many seconds."""
         if tokens >= LEAST_PREFILL:

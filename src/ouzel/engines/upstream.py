@@ -17,7 +17,6 @@ from typing import Final, TypeVar
 
 from ouzel.core.contracts import Capability, EngineInfo, EngineState, ToolStyle
 from ouzel.core.errors import (
-    ContextLengthExceeded,
     EngineDied,
     EngineError,
     EngineUnavailable,
@@ -39,7 +38,7 @@ from ouzel.engines.upstream_failures import (
 from ouzel.engines.upstream_find import ABSENT, Listed, find_model, find_window
 from ouzel.engines.upstream_hear import tell_pace
 from ouzel.engines.upstream_probe import PROBE, Findings, Prober, style_of
-from ouzel.engines.upstream_tokens import Tokenizer, usage_of
+from ouzel.engines.upstream_tokens import Tokenizer, too_long, usage_of
 from ouzel.engines.wire import TurnReader
 from ouzel.engines.wire_turn import KNOWN, PLAIN, write_turn
 
@@ -299,7 +298,8 @@ class UpstreamEngine:
         if isinstance(error, Overflow):
             if shrink(body, error):
                 return 0.0
-            raise await self._too_long(error, turn) from None
+            window = error.context_window or self.info.context_window
+            raise await too_long(self._tokenizer, error, turn, window) from None
         if isinstance(error, Severed):
             error = EngineUnavailable(f"{error.message.rstrip('.')} before it had answered.")
         if (
@@ -312,23 +312,6 @@ class UpstreamEngine:
         pause *= random.uniform(0.5, 1.0)  # noqa: S311  # so that eight do not come back as one
         _log.info("The engine is asked again in %.2f s: %s", pause, error.message)
         return pause
-
-    async def _too_long(self, overflow: Overflow, turn: Turn) -> OuzelError:
-        """The error for a prompt that does not fit, with both numbers if they can be had."""
-        window = overflow.context_window or self.info.context_window
-        tokens = overflow.prompt_tokens
-        if not overflow.exact:
-            try:
-                tokens = await self._tokenizer.prompt(turn) or tokens
-            except OuzelError as error:
-                _log.info("A prompt that is too long was not counted: %s", error.message)
-        if tokens is None:
-            return RequestError(
-                f"This model's maximum context length is {window} tokens, and your input does not "
-                "fit. Shorten the input or serve the model with a larger context.",
-                code="context_length_exceeded",
-            )
-        return ContextLengthExceeded(tokens, window)
 
     async def _discover(self) -> EngineInfo:
         listed = await self._persist(

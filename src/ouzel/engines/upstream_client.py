@@ -82,8 +82,11 @@ class Client:
             self._headers["Authorization"] = f"Bearer {key}"
 
     def url(self, path: str) -> yarl.URL:
-        """The address of a path on this server; `/v1/…` is the OpenAI side of it."""
-        return self.root.with_path(self.root.path.rstrip("/") + path)
+        """The address of a path on this server, a query behind it included; `/v1/…` is the OpenAI
+        side of it."""
+        path, _, query = path.partition("?")
+        url = self.root.with_path(self.root.path.rstrip("/") + path)
+        return url.with_query(query) if query else url
 
     def open(self) -> None:
         """Take requests again after `close`. A new client needs no opening."""

@@ -72,6 +72,9 @@ MANNER: Final = 200
 """Tokens in which a model that thinks between no tags is expected to come to its end of
 thinking; where the server shows its template, a few do."""
 
+BRIEF: Final = 12
+"""The same where the template shows whether thinking has begun: enough for a first reading."""
+
 FEW: Final = 24
 ROOM: Final = 400
 """Tokens in which a forced word has to come: after its thinking, from a model that thinks."""
@@ -178,7 +181,7 @@ class Prober:
     async def _manner(self, *, known: bool) -> None:
         """Whether and how it thinks, how it counts, and how fast it is."""
         template = await self._template()
-        limit = FEW if known or template is not None else MANNER
+        limit = BRIEF if known or template is not None else MANNER
         told = None
         if not known:
             eager = replace(PLAIN, timings=True, running_usage=True)

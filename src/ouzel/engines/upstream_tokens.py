@@ -5,16 +5,25 @@ Nothing is estimated, and nothing is tried twice.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Final
 
-from ouzel.core.errors import EngineDied, EngineError, OuzelError
+from ouzel.core.errors import (
+    ContextLengthExceeded,
+    EngineDied,
+    EngineError,
+    OuzelError,
+    RequestError,
+)
 from ouzel.core.turns import Turn, TurnMessage, Usage
 from ouzel.engines.upstream_client import Client, Reply
 from ouzel.engines.upstream_failures import Overflow, read_error
 from ouzel.engines.upstream_find import ABSENT, field, positive
 from ouzel.engines.wire import TurnReader
 from ouzel.engines.wire_turn import PLAIN, Dialect, write_turn
+
+_log = logging.getLogger(__name__)
 
 _NOT_FOR_US: Final = ABSENT | {400, 422}
 """The same, and what they answer where the route wants another question."""
@@ -186,3 +195,24 @@ async def _by_tokenizer(tokenizer: Tokenizer, turn: Turn, reader: TurnReader) ->
             "stream_options.include_usage."
         )
     return Usage(input_tokens=prompt, output_tokens=output)
+
+
+async def too_long(tokenizer: Tokenizer, overflow: Overflow, turn: Turn, window: int) -> OuzelError:
+    """The error for a prompt that does not fit, with both numbers if they can be had.
+
+    Args:
+        window: tokens that fit.
+    """
+    tokens = overflow.prompt_tokens
+    if not overflow.exact:
+        try:
+            tokens = await tokenizer.prompt(turn) or tokens
+        except OuzelError as error:
+            _log.info("A prompt that is too long was not counted: %s", error.message)
+    if tokens is None:
+        return RequestError(
+            f"This model's maximum context length is {window} tokens, and your input does not "
+            "fit. Shorten the input or serve the model with a larger context.",
+            code="context_length_exceeded",
+        )
+    return ContextLengthExceeded(tokens, window)

@@ -145,6 +145,7 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.fit_params = plan["fit"]
     params.cache_prompt = True
     params.cache_ram_mib = plan["prompt_cache"]
+    params.slot_save_path = settings["prefixes"]  # with the slash that llama.cpp does not add
     params.cache_idle_slots = False  # idle slots keep their conversations themselves
     return params
 
