@@ -13,7 +13,7 @@ from schema_cases import CASES
 
 from ouzel.core.errors import RequestError
 from ouzel.loop.schemas import MAX_DEPTH, Schema, schema
-from ouzel.loop.schemas_engine import for_engine, refusal
+from ouzel.loop.schemas_engine import as_grammar, for_engine, refusal
 from ouzel.loop.schemas_repair import repair
 
 ORDER = {
@@ -287,6 +287,15 @@ def test_what_nothing_is_valid_for_still_makes_a_grammar(wanted: Any) -> None:
 )
 def test_the_engine_is_kept_to_what_it_can_be_kept_to(name: str, bad: str) -> None:
     assert not _engine_takes(for_engine(json.dumps(CASES[name][0])), bad)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_can_be_said_as_a_grammar(name: str) -> None:
+    text = as_grammar(json.dumps(CASES[name][0]))
+    assert not llguidance.LLMatcher.validate_grammar(text).removeprefix("WARNING")
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), text, log_level=0)
+    assert matcher.consume_tokens(list(CASES[name][1].encode()))
+    assert matcher.is_accepting()
 
 
 def test_white_space_without_end_and_more_properties_are_not_allowed() -> None:

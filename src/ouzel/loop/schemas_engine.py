@@ -1,13 +1,15 @@
 """The version of a JSON Schema that an engine is given.
 
-Two programs turn it into a grammar: llguidance (in the embedded engine, and in vLLM and SGLang)
-and the converter of llama.cpp. Each refuses or misreads keywords that the other takes, and the
-embedded engine drops a schema it cannot read without a word. So the schema is written anew, from
-what both understand; llguidance is asked whether it takes the result. It may allow more than the
-client's schema and never wants something else: what comes is checked against the client's.
+Two programs turn it into a grammar: llama.cpp's converter (for chat completions, in the embedded
+engine as well) and llguidance (in vLLM and SGLang, and in the embedded engine for grammars that
+begin with `%llguidance`, which it drops without a word where it cannot read them). Each refuses or
+misreads keywords that the other takes. So the schema is written anew, from what both understand;
+llguidance is asked whether it takes the result. It may allow more than the client's schema and
+never wants something else: what comes is checked against the client's.
 
 Objects are closed where the client left them open but named properties: weak models add their own.
-White space is fixed to one blank after commas and colons: weak models go on with it for ever.
+With llguidance, white space is one blank after commas and colons: weak models go on with it for
+ever. The converter of llama.cpp bounds it by itself.
 """
 
 from __future__ import annotations
@@ -78,6 +80,18 @@ def for_engine(schema_text: str) -> str:
     sort = root.get("type") if isinstance(root, dict) else None
     made = {"type": sort} if sort in _TYPES else {"type": "object"} if sort is None else {}
     return msgspec.json.encode({**(made or _anything()), "x-guidance": _GUIDANCE}).decode()
+
+
+def as_grammar(schema_text: str) -> str:
+    """The same as a grammar for engines that contain llguidance, in the place of GBNF.
+
+    Keeps closer to the schema than llama.cpp's converter: limits of fractions, lengths beside
+    patterns, multiples, and no white space beyond one blank.
+
+    Raises:
+        RequestError: as `for_engine`.
+    """
+    return f"%llguidance {{}}\nstart: %json {for_engine(schema_text)}\n"
 
 
 def refusal(schema_text: str) -> str:
