@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from ouzel.api import write_chat, write_responses
 from ouzel.api.writing import advance, encode
-from ouzel.core.events import Event, Failure, RunFinished
-from ouzel.core.items import TokenLogprob
+from ouzel.core.events import Event, Failure, ItemDone, RunFinished
+from ouzel.core.items import CustomCall, FunctionCall, HostedCall, TokenLogprob
 from ouzel.core.request import Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from wire.checks import check_chat, check_chat_stream, check_response, check_response_stream
-from wire.wire_runs import Piece, Said, chat_run, responses_run, run_events
+from wire.wire_runs import CallItem, Piece, Said, called, chat_run, responses_run, run_events
 
 # Characters that break naive writers come often: line ends of every kind, halves of characters.
 _CHARACTERS = st.one_of(
@@ -50,6 +50,28 @@ _THOUGHTS = st.builds(
     st.lists(st.builds(Said, st.just("reasoning"), _SPOKEN), max_size=1),
     st.lists(st.builds(Said, st.just("summary"), _SPOKEN), max_size=2),
 )
+_CALLS = st.tuples(
+    st.sampled_from(["function", "custom", "hosted", "failed"]), st.lists(_TEXT, max_size=4)
+)
+
+
+def _called(index: int, kind: str, pieces: list[str]) -> list[Event]:
+    calls: dict[str, CallItem] = {
+        "function": FunctionCall(f"fc_{index}", f"call_{index}", "f"),
+        "custom": CustomCall(f"ctc_{index}", f"call_{index}", "c"),
+        "hosted": HostedCall(f"mcp_{index}", "l", "n", output="o"),
+        "failed": HostedCall(f"mcp_{index}", "l", "n", error="e", status="failed"),
+    }
+    return called(index, calls[kind], *pieces)
+
+
+def _with_calls(events: list[Event], calls: list[tuple[str, list[str]]]) -> list[Event]:
+    """The run with calls at its end."""
+    count = sum(isinstance(event, ItemDone) for event in events)
+    more = [_called(count + place, *call) for place, call in enumerate(calls)]
+    return [*events[:-1], *(event for each in more for event in each), events[-1]]
+
+
 _USAGES = st.tuples(*[st.integers(0, 1 << 40)] * 4).map(
     lambda n: Usage(n[0] + n[1], n[1], n[2] + n[3], n[3])
 )
@@ -64,8 +86,11 @@ _ENDINGS = st.one_of(
     ),
 )
 _RUNS = st.builds(
-    lambda items, ending, usage, queued: run_events(*items, usage=usage, queued=queued, **ending),
+    lambda items, calls, ending, usage, queued: _with_calls(
+        run_events(*items, usage=usage, queued=queued, **ending), calls
+    ),
     st.lists(_MESSAGES | _THOUGHTS, max_size=4),
+    st.lists(_CALLS, max_size=3),
     _ENDINGS,
     _USAGES,
     st.booleans(),
@@ -117,6 +142,9 @@ def test_any_runs_are_a_valid_chat_stream(
     plain = check_chat(encode(write_chat.completion(runs)))
     assert [choice["finish_reason"] for choice in plain["choices"]] == [
         seen.finish[index] for index in range(len(choices))
+    ]
+    assert [choice["message"].get("tool_calls") for choice in plain["choices"]] == [
+        seen.calls.get(index) for index in range(len(choices))
     ]
     if include_usage:
         assert seen.usage == plain.get("usage")

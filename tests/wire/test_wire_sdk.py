@@ -110,6 +110,78 @@ def test_the_sdks_own_accumulator_follows_chunks(client: openai.OpenAI) -> None:
     assert completion.usage.completion_tokens == 20
 
 
+@pytest.mark.parametrize("client", ["responses-calls.sse"], indirect=True)
+def test_the_sdks_own_accumulator_follows_calls(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="o4-mini", input="Say hello.") as stream:
+        kinds = [event.type for event in stream]
+        response = stream.get_final_response()
+    assert kinds.count("response.function_call_arguments.delta") == 4
+    calls = [item for item in response.output if item.type == "function_call"]
+    assert [(call.call_id, call.arguments) for call in calls] == [
+        ("call_1", '{"city":"Oslo"}'),
+        ("call_2", '{"city":"Bergen"}'),
+    ]
+    thought = response.output[0]
+    assert thought.type == "reasoning"
+    assert thought.summary[0].text == "Greeting."
+
+
+@pytest.mark.parametrize(
+    ("client", "kinds"),
+    [
+        ("responses-custom-call.sse", ["message", "custom_tool_call"]),
+        ("responses-hosted-calls.sse", ["mcp_call", "mcp_call", "message"]),
+    ],
+    indirect=["client"],
+)
+def test_the_sdks_own_accumulator_follows_every_kind(
+    client: openai.OpenAI, kinds: list[str]
+) -> None:
+    with client.responses.stream(model="o4-mini", input="Say hello.") as stream:
+        list(stream)
+        response = stream.get_final_response()
+    assert [item.type for item in response.output] == kinds
+    for item in response.output:
+        if item.type == "custom_tool_call":
+            assert (item.name, item.input) == ("sums", "1+1")
+        if item.type == "mcp_call" and item.status == "failed":
+            assert item.error is not None
+            assert item.error.type == "mcp_tool_execution_error"
+
+
+@pytest.mark.parametrize("client", ["chat-calls.sse"], indirect=True)
+def test_the_sdks_chat_helper_follows_calls(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(**_ASKED) as stream:
+        kinds = [event.type for event in stream]
+        choice = stream.get_final_completion().choices[0]
+    assert kinds.count("tool_calls.function.arguments.done") == 2
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    assert choice.message.tool_calls is not None
+    calls = [call for call in choice.message.tool_calls if call.type == "function"]
+    assert [(call.id, call.function.name, call.function.arguments) for call in calls] == [
+        ("call_1", "weather", '{"city":"Oslo"}'),
+        ("call_2", "weather", '{"city":"Bergen"}'),
+    ]
+
+
+@pytest.mark.parametrize("client", ["chat-custom-call.sse"], indirect=True)
+def test_custom_calls_reach_readers_of_chunks(client: openai.OpenAI) -> None:
+    """The SDK's chunks have no type for them, and its accumulator keeps what it does not know."""
+    pieces = []
+    for chunk in client.chat.completions.create(stream=True, **_ASKED):
+        for call in chunk.choices[0].delta.tool_calls or ():
+            pieces.append(call.model_dump(exclude_unset=True)["custom"])
+    assert pieces == [{"name": "sums", "input": ""}, {"input": "1+"}, {"input": "1"}]
+
+
+@pytest.mark.parametrize("client", ["chat-custom-call.json"], indirect=True)
+def test_a_plain_completion_with_a_custom_call(client: openai.OpenAI) -> None:
+    (call,) = client.chat.completions.create(**_ASKED).choices[0].message.tool_calls or ()
+    assert call.type == "custom"
+    assert (call.custom.name, call.custom.input) == ("sums", "1+1")
+
+
 @pytest.mark.parametrize("client", ["chat-failed.sse", "chat-two-one-failed.sse"], indirect=True)
 def test_a_failure_in_mid_stream_raises(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(stream=True, **_ASKED)
