@@ -28,7 +28,7 @@ def describe(scratch: Path) -> dict[str, str]:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {
-        "commit": _commit(),
+        "commit": commit(),
         "processor": _processor(),
         "cores": str(cores),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
@@ -84,7 +84,8 @@ def _now() -> float:
     return os.times().elapsed
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What is measured: the commit, and whether the working tree differs from it."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         # Only what is measured: other people's untracked notes do not make a number unclear.
