@@ -42,7 +42,7 @@ def test_nothing_is_wrong_and_nothing_is_changed(fine: Settings, tmp_path: Path)
     before = sorted(tmp_path.rglob("*"))
     levels = {(each.area, each.name): each.level for each in examine(fine)}
     assert set(levels.values()) == {"ok"}
-    assert {area for area, _ in levels} == {"machine", "engine", "store", "address"}
+    assert {area for area, _ in levels} == {"machine", "engine", "abilities", "store", "address"}
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -92,6 +92,15 @@ def test_an_engine_elsewhere_that_does_not_answer(fine: Settings) -> None:
         finding = found(settings, "engine", "upstream")
     assert finding.level == "problem"
     assert url.removesuffix("/v1") in finding.text
+
+
+def test_what_a_script_can_is_what_it_says(fine: Settings, tmp_path: Path) -> None:
+    (tmp_path / "script.toml").write_text('capabilities = ["stop"]\nthinks = "tags"\n' + SCRIPT)
+    assert found(fine, "abilities", "script").text == "stop, as the script says"
+    assert found(fine, "abilities", "thinking").text == "tags"
+    assert found(fine, "abilities", "tool style").text == "native"
+    led = replace(fine, tool_style="guided")
+    assert found(led, "abilities", "tool style").text == "guided"
 
 
 def test_a_processor_without_avx2() -> None:

@@ -63,7 +63,8 @@ def speak(skills: Skills, dialect: str, body: dict[str, Any], plain: list[str]) 
         name = body["tools"][0]["function"]["name"]
         words, call = [], {"name": name, "arguments": '{"word": "zebra"}'}
     off = skills.switch and body.get("chat_template_kwargs", {}).get("enable_thinking") is False
-    thoughts = [] if skills.thinks == "no" or off else list(skills.thoughts)
+    begun = last["role"] == "assistant" and goes_on
+    thoughts = [] if skills.thinks == "no" or off or begun else list(skills.thoughts)
     if thoughts and skills.thinks == "tags":
         return Said(["<think>", *thoughts, "</think>", *words], [], call)
     if thoughts and skills.thinks == "open":

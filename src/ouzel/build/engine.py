@@ -6,14 +6,16 @@ here starts anything but downloads; `serving` starts the engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 from ouzel.build.report import Report
 from ouzel.config import Settings
-from ouzel.core.contracts import Capability, Engine
+from ouzel.core.contracts import Capability, Engine, ToolStyle
 from ouzel.core.errors import OuzelError
+from ouzel.core.turns import Turn
 from ouzel.engines.local import LocalEngine, Overrides
 from ouzel.engines.scripted import ScriptedEngine, ScriptError, load_script
 from ouzel.engines.upstream import Timeouts
@@ -45,8 +47,12 @@ class PlanError(OuzelError):
     """The settings name an engine that cannot be made."""
 
 
-def plan_engine(settings: Settings, report: Report) -> Plan:
+def plan_engine(settings: Settings, report: Report, warm: Sequence[Turn] = ()) -> Plan:
     """The engine for these settings, not yet started.
+
+    Args:
+        warm: turns whose prompts begin as every request's does, for the embedded engine to read
+            before the first request; the most needed first.
 
     Raises:
         OuzelError: weights cannot be fetched or read, or a script is not right.
@@ -54,17 +60,20 @@ def plan_engine(settings: Settings, report: Report) -> Plan:
     catalogue = load_catalogue(settings.home)
     aliases = catalogue.default_aliases
     if settings.script is not None:
-        return _scripted(settings.script, aliases)
+        return _scripted(settings, settings.script, aliases)
     if settings.engine_url is not None:
         return _upstream(settings, settings.engine_url, aliases)
-    return _embedded(settings, find_weights(settings, catalogue, report))
+    return _embedded(settings, find_weights(settings, catalogue, report), warm)
 
 
-def _scripted(path: Path, aliases: tuple[str, ...]) -> Plan:
+def _scripted(settings: Settings, path: Path, aliases: tuple[str, ...]) -> Plan:
     try:
         script = load_script(path)
     except ScriptError as error:
         raise PlanError(str(error)) from error
+    style = decided_style(settings)
+    if style is not None:
+        script = replace(script, tool_style=style)
     return Plan(ScriptedEngine(script), f"Playing the script {path.name}", aliases)
 
 
@@ -77,13 +86,14 @@ def _upstream(settings: Settings, url: str, aliases: tuple[str, ...]) -> Plan:
         model=settings.engine_model,
         context_window=settings.engine_context or None,
         capabilities=_capabilities(settings),
+        tool_style=decided_style(settings),
         timeouts=_timeouts(settings),
         retries=settings.engine_retries,
     )
     return Plan(engine, f"Reaching the engine at {url}", aliases)
 
 
-def _embedded(settings: Settings, weights: ResolvedModel) -> Plan:
+def _embedded(settings: Settings, weights: ResolvedModel, warm: Sequence[Turn]) -> Plan:
     engine = LocalEngine(
         weights.path,
         served_as=weights.name,
@@ -96,8 +106,17 @@ def _embedded(settings: Settings, weights: ResolvedModel) -> Plan:
         ),
         timeouts=_timeouts(settings),
         hung_after=settings.hung_after,
+        tool_style=decided_style(settings),
+        expects=weights.entry.tool_style if weights.entry is not None else None,
+        warm=warm,
     )
     return Plan(engine, f"Loading {weights.name}", weights.aliases)
+
+
+def decided_style(settings: Settings) -> ToolStyle | None:
+    """How the user says that the model is brought to call tools; None leaves it open."""
+    known: tuple[ToolStyle, ...] = get_args(ToolStyle)
+    return next((style for style in known if style == settings.tool_style), None)
 
 
 def _capabilities(settings: Settings) -> frozenset[Capability] | None:

@@ -16,9 +16,12 @@ from typing import Literal
 
 import msgspec
 
+from ouzel.build import ability_checks
+from ouzel.build.engine import plan_engine
 from ouzel.build.finding import Finding, Level
 from ouzel.build.machine import Machine, free_for, look
 from ouzel.config import Settings
+from ouzel.core.contracts import EngineInfo
 from ouzel.core.errors import EngineError, OuzelError, WeightsError
 from ouzel.engines.machine import Device, Overrides, choose, survey
 from ouzel.engines.weights import (
@@ -45,9 +48,9 @@ class Hello(msgspec.Struct, frozen=True):
 def check_engine(settings: Settings) -> Iterator[Finding]:
     """Whether the engine that the settings name could be started."""
     if settings.script is not None:
-        yield _script(settings.script)
+        yield from _script(settings, settings.script)
     elif settings.engine_url is not None:
-        yield _upstream(settings, settings.engine_url)
+        yield from _upstream(settings, settings.engine_url)
     else:
         machine = look()
         yield processor(machine)
@@ -132,6 +135,7 @@ def weights(settings: Settings, machine: Machine, devices: Sequence[Device]) -> 
         level: Level = "note" if found.warning else "ok"
         yield Finding("engine", "weights", level, text, found.warning or "")
         yield _plan(settings, found, devices)
+        yield from ability_checks.of_weights(settings, found)
 
 
 def _missing(name: str, size: int, cache: Path) -> Finding:
@@ -166,35 +170,35 @@ def _plan(settings: Settings, found: ResolvedModel, devices: Sequence[Device]) -
     return Finding("engine", "set-up", "ok", text)
 
 
-def _script(path: Path) -> Finding:
-    from ouzel.engines.scripted import ScriptError, load_script
-
+def _script(settings: Settings, path: Path) -> Iterator[Finding]:
     try:
-        script = load_script(path)
-    except ScriptError as error:
-        return Finding("engine", "script", "problem", str(error), "Correct it, or leave it out.")
-    return Finding("engine", "script", "ok", f"{path} plays {script.model}")
+        info = plan_engine(settings, _Quiet()).engine.info
+    except OuzelError as error:
+        advice = "Correct it, or leave it out."
+        yield Finding("engine", "script", "problem", error.message, advice)
+        return
+    yield Finding("engine", "script", "ok", f"{path} plays {info.model}")
+    yield from ability_checks.of_script(info)
 
 
-def _upstream(settings: Settings, url: str) -> Finding:
-    from ouzel.build.engine import plan_engine
-
-    async def reach() -> str:
+def _upstream(settings: Settings, url: str) -> Iterator[Finding]:
+    async def reach() -> EngineInfo:
         engine = plan_engine(settings, _Quiet()).engine
         try:
             await engine.start()
-            info = engine.info
-            able = ", ".join(sorted(info.capabilities)) or "nothing beyond text"
-            return f"{url} serves {info.model}, {info.context_window} tokens, {able}"
+            return engine.info
         finally:
             await engine.stop()
 
     try:
-        text = asyncio.run(reach())
+        info = asyncio.run(reach())
     except OuzelError as error:
         advice = "Start that server, or correct the engine_... settings."
-        return Finding("engine", "upstream", "problem", error.message, advice)
-    return Finding("engine", "upstream", "ok", text)
+        yield Finding("engine", "upstream", "problem", error.message, advice)
+        return
+    text = f"{url} serves {info.model}, {info.context_window} tokens"
+    yield Finding("engine", "upstream", "ok", text)
+    yield from ability_checks.of_running(info)
 
 
 class _Quiet:

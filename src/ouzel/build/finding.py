@@ -13,7 +13,7 @@ class Finding:
     """What one check found.
 
     Args:
-        area: `machine`, `settings`, `engine`, `store` or `address`.
+        area: `machine`, `settings`, `engine`, `abilities`, `store` or `address`.
         name: what was looked at.
         level: `problem` if the server cannot run as configured, `note` for what should be known.
         text: what was found.

@@ -138,6 +138,12 @@ class Settings:
         0, "Context of one request; 0 fits it to the machine.", unit="tokens", low=0, high=2**24
     )
 
+    tool_style: str = _MODEL(
+        "auto",
+        "How the model is brought to call tools; auto: as the catalogue says and a trial shows.",
+        choices=("auto", "native", "guided"),
+    )
+
     slots: int = _ENGINE(0, "Requests decoded at once; 0 fits the machine.", low=0, high=256)
     threads: int = _ENGINE(0, "Threads of the engine; 0 fits the machine.", low=0, high=1024)
     gpu_layers: int = _ENGINE(
@@ -162,7 +168,10 @@ class Settings:
     engine_capabilities: tuple[str, ...] = _UPSTREAM(
         (),
         "What engine_url can do, separated by commas; empty probes it.",
-        choices=("logprobs", "logit_bias", "seed", "stop", "penalties"),
+        choices=(
+            *("logprobs", "logit_bias", "seed", "stop", "penalties"),
+            *("grammar", "json_schema", "opening", "tools", "images"),
+        ),
         shown="probed",
     )
     connect_timeout: float = _UPSTREAM(

@@ -228,7 +228,7 @@ class Prober:
         await self._opening()
         await self._grammar()
         told = await self._hear(self._limited(replace(_SUM, schema=_SCHEMA)), self._dialect)
-        valid = told is not None and "".join(told.text.split()) == '{"z":7}'
+        valid = told is not None and "".join(_answer(told).split()) == '{"z":7}'
         self._note("json_schema", valid, "a value was forced" if valid else "no effect")
         told = await self._hear(self._limited(_NOTE, 40), self._dialect)
         called = told is not None and told.call == "note"
@@ -251,7 +251,7 @@ class Prober:
             dialect = replace(self._dialect, grammar=name)
             turn = self._limited(replace(_SUM, grammar=_GRAMMAR))
             told = await self._hear(turn, dialect)
-            if told is not None and told.text.strip() == _WORD:
+            if told is not None and _answer(told).strip() == _WORD:
                 self._dialect = dialect
                 self._note("grammar", True, f"a word was forced, by `{name}`")
                 return
@@ -324,6 +324,11 @@ def _manner(heard: Heard, template: str | None) -> Thinks:
     if "</think>" in heard.text or (template or "").rstrip().endswith("<think>"):
         return "open"
     return "no"
+
+
+def _answer(heard: Heard) -> str:
+    """The text without the thinking that stands in it."""
+    return heard.text.rpartition("</think>")[2]
 
 
 def _no_call(heard: Heard | None) -> str:
