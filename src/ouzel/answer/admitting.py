@@ -131,7 +131,7 @@ class Answers:
                 param = PROMPT[request.protocol]
                 raise ContextLengthExceeded(tokens, info.context_window, param=param)
         clock = Clock(request.answer_within or 0.0, began)
-        return Task(request, turn, owner, clock, toolbox, style, context.called(items))
+        return Task(request, turn, owner, clock, toolbox, style, context.round_of(items))
 
     async def _history(self, previous_id: str, owner: str) -> tuple[Item, ...]:
         param = "previous_response_id"

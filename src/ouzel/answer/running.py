@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Literal
@@ -22,6 +22,7 @@ from ouzel.core.turns import Usage
 from ouzel.loop.output import Output
 from ouzel.loop.run import Outcome, Task
 from ouzel.loop.run import run as run_loop
+from ouzel.loop.tally import Tally
 
 _log = logging.getLogger(__name__)
 CLOSE_WITHIN = 10.0
@@ -66,14 +67,16 @@ class Answer:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._verdict: Failure | None = None
-        self._tally: Mapping[str, int] = {}
+        self._tally = Tally()
         self._began = time.perf_counter()
         self._first_token: float | None = None
         self._closed = False
         self._concluded = False
         self._patience: asyncio.TimerHandle | None = None
         self.forgotten = False
-        self._task = asyncio.create_task(run_loop(engine, task, self._output, self._emit))
+        self._task = asyncio.create_task(
+            run_loop(engine, task, self._output, self._tally, self._emit)
+        )
         self._task.add_done_callback(self._conclude)
 
     @property
@@ -177,7 +180,6 @@ class Answer:
             finished = RunFinished("failed", Usage(), now, self._failure(error))
         else:
             outcome = task.result()
-            self._tally = outcome.tally
             finished = RunFinished(
                 outcome.status, outcome.usage, now, incomplete=outcome.incomplete
             )
@@ -255,5 +257,5 @@ class Answer:
             failure=finished.failure,
             incomplete=finished.incomplete,
             finished_at=finished.at,
-            tally=self._tally,
+            tally=self._tally.counts(),
         )

@@ -24,14 +24,16 @@ Capability = Literal[
     "stop",
     "penalties",
     "grammar",
+    "llguidance",
     "json_schema",
     "opening",
     "tools",
     "images",
 ]
 """What not every engine can. Of the first five, a request for one that is missing is refused; the
-loop finds its way around the others: `grammar` (GBNF), `json_schema`, `opening` (it goes on with
-an assistant's message that has begun), `tools` (native calls that really come), `images`."""
+loop finds its way around the others: `grammar` (GBNF), `llguidance` (its `grammar` also takes what
+begins with `%llguidance`), `json_schema`, `opening` (it goes on with an assistant's message that
+has begun), `tools` (native calls that really come), `images`."""
 
 Thinks = Literal["no", "channel", "tags", "open"]
 """How thinking shows: not at all; in a channel of its own (`reasoning_content`); in the text,

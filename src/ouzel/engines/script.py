@@ -54,6 +54,7 @@ CAPABILITIES: Final[frozenset[Capability]] = frozenset(
         "stop",
         "penalties",
         "grammar",
+        "llguidance",
         "json_schema",
         "opening",
         "tools",

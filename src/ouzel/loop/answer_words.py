@@ -10,6 +10,10 @@ _MOST_SHOWN = 2_000
 """Characters of a wrong answer that are shown to the model again."""
 
 
+JSON_NOW = "Now write the JSON that belongs to this, and nothing else."
+"""Asks for JSON that the engine keeps to a schema."""
+
+
 def as_json(schema: str) -> str:
     """Asks for JSON from engines that have no grammar."""
     return (

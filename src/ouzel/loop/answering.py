@@ -7,23 +7,23 @@ again where it is not valid. Tools and thinking are over when this begins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
 from ouzel.core.errors import EngineError
+from ouzel.core.items import TokenLogprob
 from ouzel.core.request import Format
-from ouzel.core.turns import Halt, TextDelta, ThinkingDelta, Turn, TurnDone, TurnMessage
+from ouzel.core.turns import CallDelta, Halt, TextDelta, ThinkingDelta, Turn, TurnDone, TurnMessage
 from ouzel.loop import answer_words as words
+from ouzel.loop.bounds import ANY_OBJECT, bound
 from ouzel.loop.native import Step
 from ouzel.loop.scene import Scene
 from ouzel.loop.schemas import schema
-from ouzel.loop.schemas_engine import for_engine
 from ouzel.loop.schemas_repair import repair
 from ouzel.loop.speaking import Speech
-from ouzel.loop.thinking import quiet
 
-ANY_OBJECT: Final = '{"type":"object"}'
 TRIES: Final = 3
 """Times that JSON is asked for until it is valid."""
 
@@ -48,6 +48,8 @@ async def answer(scene: Scene, turn: Turn, names: tuple[str, ...] = ()) -> tuple
                         halt.wished = True
                 case ThinkingDelta(text):
                     scene.emit(scene.output.think(text))
+                case CallDelta():
+                    raise EngineError("The engine called a tool although none was offered.")
                 case TurnDone():
                     done = delta
     speech.end()
@@ -67,31 +69,39 @@ async def structured(scene: Scene, turn: Turn) -> Step:
     """
     text = schema_of(scene.request.format)
     checked = schema(text)
-    able = "json_schema" in scene.info.capabilities
-    # To engines, the empty schema means any object.
-    bound = "{}" if text == ANY_OBJECT else for_engine(text)
-    ask = replace(turn, schema=bound if able else None)
-    if not able:
-        ask = replace(ask, messages=(*turn.messages, TurnMessage("system", words.as_json(text))))
-    said, trouble = "", ""
-    for attempt in range(TRIES):
-        said, done = await scene.text(ask)
+    ask = bound(scene.info, turn, text)
+    trouble = ""
+    for _ in range(TRIES):
+        speech, done = await _held(scene, ask)
+        said = speech.text
         if done.reason in ("length", "filter"):
-            return Step(_say(scene, said), [], done.reason)
+            return Step(say(scene, said, speech.logprobs), [], done.reason)
         trouble = checked.check(said) or ""
-        if trouble and (mended := repair(said, text)):
-            said, trouble = mended, ""
         if not trouble:
-            return Step(_say(scene, said), [], done.reason)
+            return Step(say(scene, said, speech.logprobs), [], done.reason)
+        if mended := repair(said, checked):
+            return Step(say(scene, mended), [], done.reason)
         scene.tally.add("retried_formats")
         wrong = words.not_valid(said, trouble)
-        messages = (*ask.messages, TurnMessage("system", wrong))
-        sampling = ask.sampling if attempt else quiet(ask.sampling, ask.sampling.stop)
-        ask = replace(ask, messages=messages, sampling=sampling)
+        ask = replace(ask, messages=(*ask.messages, TurnMessage("system", wrong)))
     raise EngineError(f"The model did not produce JSON that is valid for the schema: {trouble}")
 
 
-def _say(scene: Scene, text: str) -> str:
+async def _held(scene: Scene, turn: Turn) -> tuple[Speech, TurnDone]:
+    """A whole turn's text, with its log-probabilities; thinking in it is passed over."""
+    speech, done = Speech(scene, hold=True), TurnDone("stop")
+    async with aclosing(scene.stream(turn)) as deltas:
+        async for delta in deltas:
+            if isinstance(delta, TextDelta):
+                speech.hear(speech.split(delta)[1])
+            elif isinstance(delta, TurnDone):
+                done = delta
+    speech.end()
+    return speech, done
+
+
+def say(scene: Scene, text: str, logprobs: Sequence[TokenLogprob] = ()) -> str:
+    """Say a text that was held until now."""
     if text:
-        scene.emit(scene.output.say(text))
+        scene.emit(scene.output.say(text, tuple(logprobs)))
     return text

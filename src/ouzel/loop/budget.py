@@ -24,12 +24,12 @@ NATIVE: Final = MappingProxyType[Effort, int](
 before, and `high` is what such models are commonly let think on hard problems."""
 
 SCRATCHPAD: Final = MappingProxyType[Effort, int](
-    {"none": 0, "minimal": 0, "low": 96, "medium": 192, "high": 384}
+    {"none": 0, "minimal": 0, "low": 256, "medium": 384, "high": 640}
 )
 """Tokens on a scratchpad for models that were not; measured in docs/measurements.md."""
 
 ANSWER_SHARE: Final = 0.4
-"""Of the time there is when thinking begins, what is kept for the answer at least."""
+"""Of the time, and of the tokens, there are when thinking begins, what is kept for the answer."""
 
 KEPT_BACK: Final = 0.05
 """Of the whole time, what is kept back for everything that is not generating."""
@@ -67,7 +67,9 @@ class Clock:
         return self.now() + seconds
 
 
-def thinking_tokens(effort: Effort, native: bool, pace: Pace, left: float) -> int:
+def thinking_tokens(
+    effort: Effort, native: bool, pace: Pace, left: float, room: int | None = None
+) -> int:
     """Most tokens of thinking.
 
     Args:
@@ -75,8 +77,11 @@ def thinking_tokens(effort: Effort, native: bool, pace: Pace, left: float) -> in
         native: the model was trained to think.
         pace: the engine's.
         left: seconds that the run has.
+        room: tokens that the request leaves for thinking and answer together.
     """
     most = (NATIVE if native else SCRATCHPAD)[effort]
+    if room is not None:
+        most = min(most, int(room * (1 - ANSWER_SHARE)))
     if math.isinf(left):
         return most
     return min(most, int(left * (1 - ANSWER_SHARE) * pace.decode))

@@ -19,7 +19,8 @@ OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
 
 _HARMONY: Final = re.compile(
-    r"<\|start\|>assistant|<\|channel\|>(analysis|commentary|final)[^<]*<\|message\|>"
+    r"<\|start\|>assistant[^<]*(?=<)"
+    r"|<\|channel\|>(analysis|commentary|final)(?:[^<]|<\|constrain\|>)*<\|message\|>"
     r"|<\|(?:end|return|call)\|>"
 )
 _HARMONY_STARTS: Final = ("<|start|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>")
@@ -118,7 +119,7 @@ class Splitter:
             at = self._held.find("<|")
             if at < 0 and self._held.endswith("<"):
                 at = len(self._held) - 1
-            elif len(self._held) - at > _LONGEST_MARKER:
+            elif at >= 0 and len(self._held) - at > _LONGEST_MARKER:
                 at = max(self._held.rfind("<|"), at + 2)
             return self._release(len(self._held) if last or at < 0 else at)
         piece = self._release(match.start())

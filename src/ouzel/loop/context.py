@@ -13,7 +13,7 @@ client's instructions: they stay the same from request to request, so their pref
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -23,7 +23,11 @@ from ouzel.core.request import CustomTool, FunctionTool, Request
 from ouzel.core.turns import Turn, TurnCall, TurnMessage
 from ouzel.loop import guided_words
 from ouzel.loop.tool_calls import Made
-from ouzel.loop.toolbox import Toolbox
+from ouzel.loop.toolbox import NO_TOOLS, Toolbox
+
+MOST_SHOWN = 8_000
+"""Characters of the output of one of our own tools that the model is shown: some 2,000 tokens.
+What the client's tools give back is shown as it is."""
 
 _INPUT = '{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}'
 """How a custom tool is offered to models that only know functions."""
@@ -32,7 +36,7 @@ _INPUT = '{"type":"object","properties":{"input":{"type":"string"}},"required":[
 def assemble(
     request: Request,
     history: Iterable[Item] = (),
-    toolbox: Toolbox = Toolbox(),
+    toolbox: Toolbox = NO_TOOLS,
     style: ToolStyle = "guided",
 ) -> Turn:
     """The turn that answers `request` after `history` (oldest first).
@@ -44,20 +48,20 @@ def assemble(
     guided = style == "guided"
     led = guided and bool(toolbox.offers)
     opening = [request.instructions] if request.instructions else []
-    shown: list[TurnMessage] = []
+    said: list[TurnMessage] = []
     for item in (*history, *request.input):
         if not isinstance(item, Message):
-            shown += _of_tools(item, guided)
+            said += _of_tools(item, guided)
             continue
         role = "system" if item.role == "developer" else item.role
-        if role == "system" and not shown:
+        if role == "system" and not said:
             opening.append(item.text)
         elif led and role == "assistant":
-            shown.append(TurnMessage(role, guided_words.answer_words(item.text), item.name))
+            said.append(TurnMessage(role, guided_words.answer_words(item.text), item.name))
         else:
-            shown.append(TurnMessage(role, item.text, item.name))
+            said.append(TurnMessage(role, item.text, item.name))
     return Turn(
-        (*_before(toolbox, "\n\n".join(opening), led), *_joined(shown, guided)),
+        (*_before(toolbox, "\n\n".join(opening), led), *_joined(said, guided)),
         request.sampling,
         request.max_output_tokens,
         tools=() if guided else native_tools(toolbox),
@@ -72,18 +76,61 @@ def _before(toolbox: Toolbox, instructions: str, led: bool) -> tuple[TurnMessage
     return (TurnMessage("system", instructions),) if instructions else ()
 
 
-def called(items: Sequence[Item]) -> frozenset[tuple[str, str]]:
-    """Names and arguments of what was called since somebody last said something."""
-    since: set[tuple[str, str]] = set()
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What has happened since somebody last said something.
+
+    Args:
+        done: names and arguments of the calls.
+        results: how many of them have brought something.
+        errors: how many have brought an error.
+        failing: the last one brought an error.
+    """
+
+    done: frozenset[tuple[str, str]] = frozenset()
+    results: int = 0
+    errors: int = 0
+    failing: bool = False
+
+    def called(self, name: str, arguments: str) -> Round:
+        """The same after another call."""
+        return replace(self, done=self.done | {(name, arguments)})
+
+    def brought(self, failed: bool) -> Round:
+        """The same after another result."""
+        return replace(
+            self,
+            results=self.results + (not failed),
+            errors=self.errors + failed,
+            failing=failed,
+        )
+
+
+def round_of(items: Iterable[Item]) -> Round:
+    """The round that a conversation has come to."""
+    now = Round()
     for item in items:
         match item:
             case Message(role="user"):
-                since.clear()
-            case FunctionCall() | HostedCall():
-                since.add((item.name, item.arguments))
+                now = Round()
+            case FunctionCall():
+                now = now.called(item.name, item.arguments)
             case CustomCall():
-                since.add((item.name, item.input))
-    return frozenset(since)
+                now = now.called(item.name, item.input)
+            case CallOutput():
+                now = now.brought(_is_error(item.text))
+            case HostedCall():
+                now = now.called(item.name, item.arguments).brought(item.status == "failed")
+    return now
+
+
+def _is_error(output: str) -> bool:
+    """Whether a client's output says that it is an error: JSON with such a key."""
+    try:
+        value = msgspec.json.decode(output)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(value.get("error"))
 
 
 def native_tools(toolbox: Toolbox) -> tuple[FunctionTool, ...]:
@@ -105,12 +152,17 @@ def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) ->
     messages = list(turn.messages)
     if said:
         messages.append(TurnMessage("assistant", said))
+    # Call, result, call, result: in this order the examples for guided models have them too.
+    outputs = [
+        _result(each.call_id, shown(each.output), guided)
+        for each in made
+        if each.output is not None
+    ]
     for each in made:
         messages.append(_call(each.call_id, each.name, each.arguments, each.custom, guided))
-    for each in made:
-        if each.output is not None:
-            messages.append(_result(each.call_id, each.output, guided))
-    return replace(turn, messages=_joined(messages, guided))
+        if guided and outputs:
+            messages.append(outputs.pop(0))
+    return replace(turn, messages=_joined((*messages, *outputs), guided))
 
 
 def _of_tools(item: Item, guided: bool) -> list[TurnMessage]:
@@ -126,7 +178,7 @@ def _of_tools(item: Item, guided: bool) -> list[TurnMessage]:
             output = item.error if item.output is None else item.output
             return [
                 _call(item.id, item.name, item.arguments, False, guided),
-                _result(item.id, output or "", guided),
+                _result(item.id, shown(output or ""), guided),
             ]
     return []
 
@@ -163,6 +215,15 @@ def _joined(messages: Sequence[TurnMessage], guided: bool) -> tuple[TurnMessage,
         else:
             joined.append(message)
     return tuple(joined)
+
+
+def shown(text: str) -> str:
+    """The output of one of our own tools as the model sees it: not endless."""
+    if len(text) <= MOST_SHOWN:
+        return text
+    half = MOST_SHOWN // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[… {left_out} characters left out …]\n{text[-half:]}"
 
 
 def at_most_tokens(turn: Turn) -> int:

@@ -15,15 +15,16 @@ from dataclasses import replace
 from typing import Final
 
 from ouzel.core.contracts import EngineInfo
+from ouzel.core.errors import EngineError
 from ouzel.core.items import TokenLogprob
-from ouzel.core.request import CustomTool, FunctionTool, Sampling
-from ouzel.core.turns import TextDelta, Turn, TurnDone, TurnMessage
+from ouzel.core.request import FunctionTool, Sampling
+from ouzel.core.turns import TextDelta, Turn, TurnMessage
 from ouzel.loop import answer_words, grammars
 from ouzel.loop import guided_words as words
-from ouzel.loop.context import with_calls
+from ouzel.loop.bounds import bound
+from ouzel.loop.context import Round
 from ouzel.loop.scene import Scene
-from ouzel.loop.schemas_engine import for_engine
-from ouzel.loop.tool_calls import Made, Wanted, want
+from ouzel.loop.tool_calls import Wanted, want
 from ouzel.loop.toolbox import Offer, Toolbox
 
 GREEDY: Final = Sampling(temperature=0.0, top_p=1.0)
@@ -33,8 +34,8 @@ TRIES: Final = 2
 ARGUMENT_TOKENS: Final = 1024
 """Most tokens of one call's arguments; programs may be longer than any other."""
 
-MOST_PARALLEL: Final = 8
-"""Calls that are wanted at once at most."""
+MOST_ERRORS: Final = 3
+"""Errors in a row of one round after which a model is no longer held to another try."""
 
 _SEEN: Final = 20
 """Alternatives to a token that engines show at most."""
@@ -47,48 +48,73 @@ def able(info: EngineInfo) -> bool:
     return {"grammar", "opening"} <= info.capabilities
 
 
-async def decide(
-    scene: Scene, turn: Turn, toolbox: Toolbox, done: frozenset[tuple[str, str]]
-) -> list[Wanted]:
-    """The calls that the model wants now; none if it is to answer.
+async def decide(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> list[Wanted]:
+    """The call that the model wants now, in a list; none if it is to answer.
+
+    One call at a time: led models are shown each result before they decide on the next.
 
     Args:
         turn: the conversation up to here.
         toolbox: what may be called.
-        done: names and arguments of what was called since the last message of the user.
+        now: what was called since the last message.
+
+    Raises:
+        EngineError: a call was required and the model brought none about.
     """
-    wanted: list[Wanted] = []
-    while len(wanted) < MOST_PARALLEL:
-        offer = await _choose(scene, _after(turn, wanted), toolbox, bool(done or wanted))
-        call = None if offer is None else await _arguments(scene, turn, toolbox, offer)
-        if call is None or (call.offer.name, call.arguments) in done:
-            break  # an answer; or the same again, which brings nothing new
-        wanted.append(call)
-        break
-    return wanted
+    left = toolbox
+    for _ in range(TRIES):
+        offer = await _choose(scene, turn, left, now)
+        if offer is None:
+            return []
+        call = await _arguments(scene, turn, toolbox, offer)
+        if call is not None and (toolbox.required or (offer.name, call.arguments) not in now.done):
+            return [call]
+        # Arguments that no trying makes valid, or the same again, which brings nothing new.
+        left = replace(left, allowed=left.allowed - {offer.name})
+        if not left.open:
+            break
+    if toolbox.required:
+        raise EngineError("The model made no valid call of a tool, although one was required.")
+    return []
 
 
-def _after(turn: Turn, wanted: list[Wanted]) -> Turn:
-    made = [
-        Made("", each.offer.name, each.arguments, custom=isinstance(each.offer.spec, CustomTool))
-        for each in wanted
-    ]
-    return with_calls(turn, "", made, "guided") if made else turn
+def _least_margin(now: Round) -> float:
+    """How much likelier than the answer a tool has to be."""
+    if not now.done:
+        return words.MARGIN_FIRST
+    if now.failing and now.errors <= MOST_ERRORS:
+        return words.MARGIN_AFTER_ERROR
+    return words.MARGIN_AFTER_RESULT
 
 
-async def _choose(scene: Scene, turn: Turn, toolbox: Toolbox, after_result: bool) -> Offer | None:
+async def _choose(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> Offer | None:
     """The tool that the model wants, None for the answer."""
     offers = toolbox.callable
     if toolbox.required and len(offers) == 1:
         return offers[0]
     names = [offer.name for offer in offers]
+    chosen, margin = await _choice(scene, turn, names, may_answer=not toolbox.required)
+    if toolbox.required or margin is None:
+        return toolbox.find(chosen) if chosen else None
+    if margin < _least_margin(now):
+        return None
+    if chosen is None:
+        chosen, _ = await _choice(scene, turn, names, may_answer=False)
+    return toolbox.find(chosen) if chosen else None
+
+
+async def _choice(
+    scene: Scene, turn: Turn, names: list[str], *, may_answer: bool
+) -> tuple[str | None, float | None]:
+    """The name that is chosen, None for the answer, and by how much tools are likelier than it;
+    None where the engine shows no probabilities."""
     seen = _SEEN if "logprobs" in scene.info.capabilities else None
     ask = replace(
         turn,
         opening=words.DECISION_OPENING,
-        grammar=words.choice_grammar(names, may_answer=not toolbox.required),
+        grammar=words.choice_grammar(names, may_answer=may_answer),
         sampling=replace(GREEDY, top_logprobs=seen),
-        max_tokens=max(16, *(2 * len(name) for name in names)),
+        max_tokens=max(16, *(len(name) for name in names)),
     )
     text: list[str] = []
     top: tuple[TokenLogprob, ...] = ()
@@ -98,27 +124,24 @@ async def _choose(scene: Scene, turn: Turn, toolbox: Toolbox, after_result: bool
                 text.append(delta.text)
                 if not top and delta.logprobs:
                     top = delta.logprobs[0].top
-    name = words.chosen("".join(text), names)
-    if name is None:
-        return None
-    if top and not toolbox.required:
-        least = words.MARGIN_AFTER_RESULT if after_result else words.MARGIN_FIRST
-        if words.margin(top, names) < least:
-            return None
-    return toolbox.find(name)
+    margin = words.margin(top, names) if top else None
+    return words.chosen("".join(text), names), margin
 
 
 async def _arguments(scene: Scene, turn: Turn, toolbox: Toolbox, offer: Offer) -> Wanted | None:
     """A valid call of the tool, or None if the model brings none about."""
-    ask = _argument_turn(turn, offer)
+    ask = _argument_turn(scene, turn, offer)
+    fenced = not ask.grammar and not ask.schema
     for _ in range(TRIES):
         text, done = await scene.text(ask)
-        if isinstance(offer.spec, CustomTool) and offer.spec.grammar is None:
+        if fenced:
             text = text.removesuffix(FENCE).strip("\n")
+        elif isinstance(offer.spec, FunctionTool):
+            text = text.strip()
         if done.reason == "length":  # it would not end: no arguments are better than half
             scene.tally.add("invalid_calls")
             return None
-        found = want(scene, toolbox, offer.name, text.strip())
+        found = want(scene, toolbox, offer.name, text)
         if isinstance(found, Wanted):
             return found
         complaint = TurnMessage("system", answer_words.wrong_arguments(found))
@@ -127,15 +150,18 @@ async def _arguments(scene: Scene, turn: Turn, toolbox: Toolbox, offer: Offer) -
     return None
 
 
-def _argument_turn(turn: Turn, offer: Offer) -> Turn:
+def _argument_turn(scene: Scene, turn: Turn, offer: Offer) -> Turn:
     """The turn in which the arguments are written."""
     opening = words.arguments_opening(offer.name)
     ask = replace(turn, sampling=GREEDY, max_tokens=ARGUMENT_TOKENS, opening=opening)
     spec = offer.spec
     if isinstance(spec, FunctionTool):
-        return replace(ask, schema=for_engine(spec.parameters))
+        return bound(scene.info, ask, spec.parameters)
     if spec.grammar is not None:
-        return replace(ask, grammar=grammars.compile(spec.grammar).gbnf)
+        grammar = grammars.compile(spec.grammar)
+        free = "llguidance" in scene.info.capabilities
+        if text := grammar.llguidance if free else grammar.gbnf:
+            return replace(ask, grammar=text)
     return replace(
         ask,
         opening=f"{opening}{FENCE}{spec.language}\n",
@@ -147,6 +173,3 @@ def answering(turn: Turn) -> Turn:
     """The turn in which a guided model answers, having been offered tools."""
     stops = (*turn.sampling.stop, *words.ANSWER_STOPS)
     return replace(turn, opening=words.ANSWER_OPENING, sampling=replace(turn.sampling, stop=stops))
-
-
-__all__ = ["TurnDone", "able", "answering", "decide"]

@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from ouzel.core.errors import EngineError
+from ouzel.core.items import TokenLogprob
 from ouzel.core.request import CustomTool, Effort
 from ouzel.core.turns import (
     CallDelta,
@@ -35,6 +37,12 @@ from ouzel.loop.toolbox import Toolbox
 TRIES: Final = 3
 """Turns that one step may take until its calls are valid and its thinking is over."""
 
+LEAST_THINKING: Final = 64
+"""Tokens of thinking that a model is given after it was told not to think."""
+
+LAST_THINKING: Final = 1024
+"""Tokens of thinking after which the last try is given up."""
+
 CHARACTERS: Final = 6
 """Characters a token has at most, on the average of a long text: engines may send several tokens
 in one delta, so deltas alone would count too few."""
@@ -49,25 +57,29 @@ class Step:
         wanted: valid calls; none if the model has answered.
         reason: how the last turn ended.
         cut: the answer was ended in the middle, because time was up.
+        logprobs: those of a text that was not said yet.
     """
 
     said: str = ""
     wanted: list[Wanted] = field(default_factory=list)
     reason: str = "stop"
     cut: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class _Limit:
     """Whether thinking has gone on for long enough."""
 
-    def __init__(self, scene: Scene, tokens: int) -> None:
+    def __init__(self, scene: Scene, tokens: int, *, last: bool) -> None:
         self._clock = scene.clock
         self._tokens = tokens
         self._deltas = 0
         self._characters = 0
-        self._until = scene.clock.after(scene.clock.left() * (1 - ANSWER_SHARE))
+        share = 1.0 if last else 1 - ANSWER_SHARE
+        self._until = scene.clock.after(scene.clock.left() * share)
 
     def reached(self, text: str) -> bool:
+        """Whether it has, with this piece of it."""
         self._deltas += 1
         self._characters += len(text)
         spent = max(self._deltas, self._characters // CHARACTERS)
@@ -82,129 +94,197 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
         turn: the conversation, with the tools.
         toolbox: what may be called now.
         hold: text is not said yet, only returned.
+
+    Raises:
+        EngineError: a call was required and the model made no valid one.
     """
     effort: Effort = scene.request.effort or "medium"
-    budget = thinking_tokens(effort, True, scene.engine.pace, scene.clock.left())
-    ask = replace(
-        turn,
-        tools=tuple(tool for tool in turn.tools if toolbox.find(tool.name)),
-        tool_mode="required" if toolbox.required else "auto" if toolbox.open else "none",
-        parallel=toolbox.parallel,
-        effort=effort,
-    )
-    notes, trouble = "", ""
-    result = Step()
+    pace, room = scene.engine.pace, scene.room()
+    budget = thinking_tokens(effort, True, pace, scene.clock.left(), room)
+    asking = _Asking(turn, toolbox, effort)
+    said = ""
     for attempt in range(TRIES):
         last = attempt == TRIES - 1
-        listener = _Listener(scene, toolbox, _Limit(scene, budget), hold=hold, mute=bool(notes))
-        done = await listener.listen(ask, endless=last and bool(notes))
-        if listener.thought and not notes:
-            await summarise(scene, turn, listener.thought)
-        if done.reason == "halted" and listener.overrun:
+        if last and asking.trouble and not toolbox.required:
+            asking.without_tools()
+        limit = _Limit(scene, max(budget, LAST_THINKING) if last else budget, last=last)
+        # What was said in a try that is given up is not said again.
+        listener = _Listener(
+            scene, turn, asking.toolbox, limit, hold=hold or bool(said), mute=bool(asking.notes)
+        )
+        done = await listener.listen(asking.turn())
+        if listener.overrun and not last:
             scene.tally.add("wound_up")
-            notes = (notes + listener.thought)[-4 * CHARACTERS * max(budget, 64) :]
-            ask = _without_thinking(turn, ask, notes)
-            budget = max(16, budget // 8)
+            asking.wind_up(listener.thought, budget)
+            budget = max(LEAST_THINKING, budget // 8)
             continue
-        result = Step(listener.said, [], done.reason, listener.cut)
-        trouble = listener.take_calls(result.wanted)
-        if not trouble or result.wanted or last:
+        wanted = listener.take_calls(asking)
+        said = said or listener.said
+        if wanted or not asking.trouble or last:
             break
-        ask = replace(ask, messages=(*ask.messages, TurnMessage("system", trouble)))
-    return result
+    if toolbox.required and not wanted:
+        raise EngineError("The model made no valid call of a tool, although one was required.")
+    return Step(said, wanted, done.reason, listener.cut or listener.overrun, listener.logprobs)
 
 
-def _without_thinking(turn: Turn, ask: Turn, notes: str) -> Turn:
-    messages = (*turn.messages, TurnMessage("system", words.notes(notes)))
-    return replace(ask, messages=messages, effort="none")
+class _Asking:
+    """What the model is asked, from one try to the next."""
+
+    def __init__(self, turn: Turn, toolbox: Toolbox, effort: Effort) -> None:
+        self._turn = turn
+        self._effort: Effort = effort
+        self.toolbox = toolbox
+        self.notes = ""
+        self.trouble = ""
+
+    def turn(self) -> Turn:
+        """The turn of the next try."""
+        messages = self._turn.messages
+        if self.trouble and self.toolbox.open:
+            messages = (*messages, TurnMessage("system", self.trouble))
+        if self.notes:
+            messages = (*messages, TurnMessage("system", words.notes(self.notes)))
+        box = self.toolbox
+        return replace(
+            self._turn,
+            messages=messages,
+            tools=tuple(tool for tool in self._turn.tools if box.find(tool.name)),
+            tool_mode="required" if box.required else "auto" if box.open else "none",
+            parallel=box.parallel,
+            effort="none" if self.notes else self._effort,
+        )
+
+    def wind_up(self, thought: str, budget: int) -> None:
+        """From now on answer from what was thought: its end, where it is long."""
+        self.notes = (self.notes + thought)[-CHARACTERS * max(budget, LEAST_THINKING) :]
+
+    def without_tools(self) -> None:
+        """From now on only answer."""
+        self.toolbox = self.toolbox.shut()
 
 
 class _Listener:
-    """Hears one turn."""
+    """Hears one turn.
+
+    Attributes:
+        overrun: it was ended because the thinking went on for too long.
+    """
 
     def __init__(
-        self, scene: Scene, toolbox: Toolbox, limit: _Limit, *, hold: bool, mute: bool
+        self,
+        scene: Scene,
+        turn: Turn,
+        toolbox: Toolbox,
+        limit: _Limit,
+        *,
+        hold: bool,
+        mute: bool,
     ) -> None:
         self._scene = scene
+        self._turn = turn
         self._toolbox = toolbox
         self._limit = limit
         self._mute = mute
         names = tuple(offer.name for offer in toolbox.callable)
         self._speech = Speech(scene, names, hold=hold)
         self._thoughts: list[str] = []
+        self._summed_up = mute
         self._calls: dict[int, tuple[list[str], list[str]]] = {}
         self.overrun = False
-        self.out_of_time = False
 
     @property
     def thought(self) -> str:
+        """Everything that was thought."""
         return "".join(self._thoughts)
 
     @property
     def said(self) -> str:
+        """Everything that was said."""
         return self._speech.text
 
     @property
     def cut(self) -> bool:
-        return self._speech.cut or self.out_of_time
+        """Whether what was said ends in the middle."""
+        return self._speech.cut
 
-    async def listen(self, turn: Turn, *, endless: bool) -> TurnDone:
-        """Hear the turn to its end. `endless`: thinking is not ended, there is no other try."""
-        halt = Halt()
-        done = TurnDone("stop")
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Those of the text, where it was held."""
+        return tuple(self._speech.logprobs)
+
+    async def listen(self, turn: Turn) -> TurnDone:
+        """Hear the turn to its end."""
+        halt, done = Halt(), TurnDone("stop")
         async with aclosing(self._scene.stream(turn, halt)) as deltas:
             async for delta in deltas:
                 match delta:
                     case ThinkingDelta(text):
-                        over = self._think(text, endless)
+                        over = self._think(text)
                     case TextDelta():
                         thinking, text = self._speech.split(delta)
-                        over = bool(thinking) and self._think(thinking, endless)
-                        over = bool(text) and self._speech.hear(text) or over
+                        over = bool(thinking) and self._think(thinking)
+                        if text:
+                            await self._sum_up()
+                            over = self._speech.hear(text) or over
                     case CallDelta():
+                        await self._sum_up()
                         over = self._more_of_a_call(delta)
                     case TurnDone():
                         done, over = delta, False
                 if over:
                     halt.wished = True
         if not self.overrun:
-            thinking, _ = self._speech.end()
-            if thinking:
-                self._think(thinking, endless)
+            await self._conclude()
+        elif not self._mute:
+            await self._sum_up()
         return done
 
-    def _think(self, text: str, endless: bool) -> bool:
+    async def _conclude(self) -> None:
+        thinking = self._speech.end()
+        if thinking:
+            self._think(thinking)
+        if self._mute and not self._speech.text and not self._calls and self._thoughts:
+            # Told not to think, it did not: a template that closes the thinking in the prompt
+            # lets the answer look like it.
+            self._speech.give_back(self.thought)
+
+    def _think(self, text: str) -> bool:
         self._thoughts.append(text)
         if not self._mute:
             self._scene.emit(self._scene.output.think(text))
-        if endless:
-            self.out_of_time = self._scene.clock.left() <= 0
-            return self.out_of_time
         self.overrun = self._limit.reached(text)
         return self.overrun
 
+    async def _sum_up(self) -> None:
+        """Once, when the thinking is over and before anything else is said."""
+        if not self._summed_up and self._thoughts:
+            self._summed_up = True
+            await summarise(self._scene, self._turn, self.thought)
+
     def _more_of_a_call(self, delta: CallDelta) -> bool:
+        if not self._toolbox.open:
+            raise EngineError("The engine called a tool although none was offered.")
         name, arguments = self._calls.setdefault(delta.index, ([], []))
         name.append(delta.name or "")
         arguments.append(delta.arguments)
         return False
 
-    def take_calls(self, into: list[Wanted]) -> str:
-        """Put valid calls into the list; returns what is wrong with the others."""
+    def take_calls(self, asking: _Asking) -> list[Wanted]:
+        """The valid calls; what is wrong with others goes to `asking`."""
         calls = [("".join(name), "".join(said)) for _, (name, said) in sorted(self._calls.items())]
-        for spotted in self._speech.calls:
-            self._scene.tally.add("repaired_calls")
-            calls.append((spotted.name, spotted.arguments))
+        calls += [(spotted.name, spotted.arguments) for spotted in self._speech.calls]
+        wanted: list[Wanted] = []
         trouble: list[str] = []
         for name, arguments in calls:
             found = want(self._scene, self._toolbox, name, self._plain(name, arguments))
             if isinstance(found, str):
                 trouble.append(found)
             else:
-                into.append(found)
-        if not self._toolbox.parallel:
-            del into[1:]
-        return " ".join(trouble)
+                wanted.append(found)
+        if self._speech.calls and wanted:
+            self._scene.tally.add("repaired_calls")
+        asking.trouble = " ".join(trouble)
+        return wanted if self._toolbox.parallel else wanted[:1]
 
     def _plain(self, name: str, arguments: str) -> str:
         """The input of a custom tool, which was offered as a function with one argument."""

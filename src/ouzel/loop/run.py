@@ -9,21 +9,23 @@ once. It does not know who listens, nor what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ouzel.core.contracts import Engine, ToolStyle
 from ouzel.core.events import Event, IncompleteReason
+from ouzel.core.items import Message
 from ouzel.core.request import Effort, Request
 from ouzel.core.turns import Turn, Usage
 from ouzel.loop import answering, guided, native, thinking
 from ouzel.loop.budget import Clock, answer_tokens, thinking_tokens
-from ouzel.loop.context import with_calls
+from ouzel.loop.context import Round, with_calls
 from ouzel.loop.output import Output
 from ouzel.loop.scene import OutOfTokens, Scene
 from ouzel.loop.schemas import schema
-from ouzel.loop.thinking_words import words_within
+from ouzel.loop.tally import Tally
+from ouzel.loop.thinking_words import calculates, words_within
 from ouzel.loop.tool_calls import Wanted, make, want
 from ouzel.loop.toolbox import Toolbox
 
@@ -54,7 +56,7 @@ class Task:
         clock: how much time there is.
         toolbox: what may be called.
         style: how the model is brought to call.
-        done: names and arguments of calls that were made for the last message already.
+        round: what has happened since the last message.
     """
 
     request: Request
@@ -63,7 +65,7 @@ class Task:
     clock: Clock
     toolbox: Toolbox = Toolbox()
     style: ToolStyle = "guided"
-    done: frozenset[tuple[str, str]] = frozenset()
+    round: Round = Round()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,12 @@ class Outcome:
     status: Literal["completed", "incomplete"]
     usage: Usage
     incomplete: IncompleteReason | None = None
-    tally: Mapping[str, int] = field(default_factory=dict)
 
 
-async def run(engine: Engine, task: Task, output: Output, emit: Callable[[Event], None]) -> Outcome:
-    """Do the task; every event goes to `emit` as soon as it exists.
+async def run(
+    engine: Engine, task: Task, output: Output, tally: Tally, emit: Callable[[Event], None]
+) -> Outcome:
+    """Do the task; every event goes to `emit` as soon as it exists, and `tally` counts.
 
     However it ends, what was open in `output` is closed, so that text already said is kept.
     Cancelling the task that runs this frees the engine's slot.
@@ -86,7 +89,7 @@ async def run(engine: Engine, task: Task, output: Output, emit: Callable[[Event]
         EngineError, RequestError: as the engine raised them.
         EngineError: the model did not bring about what was asked.
     """
-    scene = Scene(engine, task.request, output, emit, task.clock)
+    scene = Scene(engine, task.request, output, tally, emit, task.clock)
     try:
         reason = await _Running(scene, task).to_the_end()
     except OutOfTokens:
@@ -100,7 +103,7 @@ async def run(engine: Engine, task: Task, output: Output, emit: Callable[[Event]
         scene.emit(output.say(""))
     scene.emit(output.close("incomplete" if incomplete else "completed"))
     status: Literal["completed", "incomplete"] = "incomplete" if incomplete else "completed"
-    return Outcome(status, scene.usage, incomplete, scene.tally.counts())
+    return Outcome(status, scene.usage, incomplete)
 
 
 class _Running:
@@ -112,8 +115,10 @@ class _Running:
         self._request = task.request
         self._turn = task.turn
         self._toolbox = task.toolbox
-        self._done = task.done
+        self._round = task.round
         self._called = 0
+        if self._most == 0:
+            self._toolbox = self._toolbox.without_hosted()
 
     async def to_the_end(self) -> str:
         """Returns why it ended, in an engine's words."""
@@ -128,9 +133,12 @@ class _Running:
                 return "calls"
             self._called += len(made)
             self._turn = with_calls(self._turn, step.said, made, self._task.style)
-            self._done |= {(each.name, each.arguments) for each in made}
+            for each in made:
+                self._round = self._round.called(each.name, each.arguments).brought(each.failed)
             self._toolbox = self._toolbox.after_a_call()
-            if self._called >= self._most or self._scene.clock.left() <= 0:
+            if self._called >= self._most:
+                self._toolbox = self._toolbox.without_hosted()
+            if self._scene.clock.left() <= 0:
                 self._toolbox = self._toolbox.shut()
             self._scene.next_step()
 
@@ -161,21 +169,19 @@ class _Running:
         if plain or step.wanted:
             return step
         if self._valid(step.said):
-            self._scene.emit(self._scene.output.say(step.said))
+            answering.say(self._scene, step.said, step.logprobs)
             return step
         turn = replace(self._turn, tools=(), effort="none")
         return await answering.structured(self._scene, turn)
 
     def _valid(self, said: str) -> bool:
         """Whether an answer that was not bound is what the request's format wants."""
-        format = self._request.format
-        text = answering.schema_of(format)
-        return bool(said) and schema(text).check(said) is None
+        return bool(said) and schema(answering.schema_of(self._request.format)).check(said) is None
 
     async def _guided_step(self) -> native.Step:
         turn = self._turn
         if self._toolbox.open:
-            wanted = await guided.decide(self._scene, turn, self._toolbox, self._done)
+            wanted = await guided.decide(self._scene, turn, self._toolbox, self._round)
             if wanted:
                 return native.Step(wanted=wanted)
         if not self._toolbox.offers:
@@ -185,16 +191,17 @@ class _Running:
     async def _answer(self, turn: Turn) -> native.Step:
         """Think if it pays, then answer."""
         scene = self._scene
-        thought = ""
-        if not self._done:  # what tools have found needs no more than to be told
+        thought, ended = "", True
+        if self._pays():
             effort = self._request.effort or DEFAULT_EFFORT
-            budget = thinking_tokens(effort, False, scene.engine.pace, scene.clock.left())
-            thought = await thinking.scratchpad(scene, turn, budget)
+            pace, left = scene.engine.pace, scene.clock.left()
+            budget = thinking_tokens(effort, False, pace, left, scene.room())
+            thought, ended = await thinking.scratchpad(scene, turn, budget)
             await thinking.summarise(scene, self._turn, thought)
         plain = self._request.format.type == "text"
         tokens = answer_tokens(scene.engine.pace, scene.clock.left()) if plain else None
         limit = words_within(tokens) if tokens is not None and tokens < SHORT else None
-        turn = thinking.after_thinking(turn, thought, limit)
+        turn = thinking.after_thinking(turn, thought, ended, limit)
         if not plain:
             return await answering.structured(scene, turn)
         names = tuple(offer.name for offer in self._toolbox.callable)
@@ -204,7 +211,14 @@ class _Running:
             if isinstance(found, Wanted):
                 scene.tally.add("repaired_calls")
                 step.wanted.append(found)
+            else:
+                speech.give_back(spotted.raw)
         return step
+
+    def _pays(self) -> bool:
+        """Whether a scratchpad pays: there is something to work out, and no tool has done it."""
+        said = [m.text for m in self._request.input if isinstance(m, Message) and m.role == "user"]
+        return not self._round.done and bool(said) and calculates(said[-1])
 
     def _look_for_plans(self, said: str) -> None:
         """Count an answer that speaks of a tool where it should have called it."""

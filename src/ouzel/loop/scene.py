@@ -25,7 +25,7 @@ from ouzel.loop.output import Output
 from ouzel.loop.tally import Tally
 
 
-class OutOfTokens(Exception):  # noqa: N818
+class OutOfTokens(Exception):
     """The request's own limit leaves nothing to generate; ends the run as incomplete."""
 
 
@@ -36,6 +36,7 @@ class Scene:
         engine: takes the turns.
         request: what was asked.
         output: collects what is said.
+        tally: counts what happens.
         emit: takes every event as soon as it exists.
         clock: knows how much time there is.
     """
@@ -45,6 +46,7 @@ class Scene:
         engine: Engine,
         request: Request,
         output: Output,
+        tally: Tally,
         emit: Callable[[Event], None],
         clock: Clock,
     ) -> None:
@@ -52,7 +54,7 @@ class Scene:
         self.request = request
         self.output = output
         self.clock = clock
-        self.tally = Tally()
+        self.tally = tally
         self._emit = emit
         self._before = Usage()
         self._step: Usage | None = None

@@ -1,12 +1,13 @@
 """The answer's text on its way out: calls are kept out of it, and it ends when time is up.
 
 When an answer has used most of its time it is brought to an end at the next end of a sentence, so
-that it is whole, if shorter than it might have been. Inside a block of code nothing is a sentence.
-What is generated, and why, this file does not know.
+that it is whole, if shorter than it might have been. What is generated, and why, this file does
+not know.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from ouzel.core.items import TokenLogprob
@@ -15,7 +16,7 @@ from ouzel.loop.budget import HURRY
 from ouzel.loop.channels import Piece, Splitter
 from ouzel.loop.scene import Scene
 from ouzel.loop.spotting import Spotted, Spotter
-from ouzel.loop.thinking_words import whole_until
+from ouzel.loop.thinking_words import whole, whole_until
 
 
 class Speech:
@@ -24,12 +25,12 @@ class Speech:
     Args:
         scene: where it is said.
         names: tools whose calls are looked for in the text; none are if there are none.
-        hold: say nothing yet; `text` has it all in the end.
+        hold: say nothing; `text` has it all in the end. Held text is not hurried.
 
     Attributes:
-        text: everything said so far.
         cut: it was ended in the middle of a sentence.
         hurried: it was ended at a good place before the model was done.
+        logprobs: those of the text, where it is held.
     """
 
     def __init__(self, scene: Scene, names: tuple[str, ...] = (), *, hold: bool = False) -> None:
@@ -37,18 +38,25 @@ class Speech:
         self._spotter = Spotter(names) if names else None
         self._splitter = Splitter(scene.info.thinks)
         self._hold = hold
-        self._logprobs: list[TokenLogprob] = []
+        self._tokens: deque[TokenLogprob] = deque()
         self._pieces: list[str] = []
         self._late = ""
         self._hurry_at: float | None = None
+        self.logprobs: list[TokenLogprob] = []
         self.cut = False
         self.hurried = False
-        if scene.clock.limited:
+        if scene.clock.limited and not hold:
             self._hurry_at = scene.clock.after(scene.clock.left() * HURRY)
 
     @property
     def text(self) -> str:
+        """Everything said so far."""
         return "".join(self._pieces)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is said, whatever comes."""
+        return self.cut or self.hurried
 
     @property
     def calls(self) -> list[Spotted]:
@@ -57,23 +65,29 @@ class Speech:
 
     def split(self, delta: TextDelta) -> tuple[str, str]:
         """What of a delta is thinking, and what is text; see `channels`."""
-        self._logprobs += delta.logprobs
-        return self._parted(self._splitter.feed(delta.text))
+        self._tokens += delta.logprobs
+        return _parted(self._splitter.feed(delta.text))
 
     def hear(self, text: str) -> bool:
         """Take the next piece of text. True if the turn shall end now."""
+        if self.over:
+            return True
         if self._spotter is not None:
             text = self._spotter.feed(text)
         return self._say(text)
 
-    def end(self) -> tuple[str, str]:
-        """The turn is over: what was held back is said; returns what of it is thinking."""
-        thinking, text = self._parted(self._splitter.end())
-        if not self.hurried and not self.cut:
+    def give_back(self, text: str) -> None:
+        """Say what was taken for a call after all."""
+        self._out(text)
+
+    def end(self) -> str:
+        """The turn is over: what was held back is said. Returns what of it is thinking."""
+        thinking, text = _parted(self._splitter.end())
+        if not self.over:
             if self._spotter is not None:
                 text = self._spotter.feed(text) + self._spotter.end()
             self._out(self._late + text)
-        return thinking, text
+        return thinking
 
     def _say(self, text: str) -> bool:
         if not text:
@@ -89,14 +103,13 @@ class Speech:
         said = self.text
         so_far = said + self._late
         end = whole_until(so_far)
-        # A full stop may be the middle of a number: what follows it has to be known.
+        # What follows a full stop has to be known: it may be the middle of a number.
         complete = bool(said.strip()) and not said[end:].strip()
         if complete or len(said) < end < len(so_far):
-            self._out(so_far[len(said) : end])
+            closing = whole(so_far)[end:]  # of a block of code that is still open
+            self._out(so_far[len(said) : end] + closing)
             self.hurried = True
             self._scene.tally.add("hurried")
-            if so_far[:end].count("```") % 2:
-                self._out("\n```")
             return True
         if self._scene.clock.left() <= 0:
             self.cut = True
@@ -107,11 +120,28 @@ class Speech:
         if not text:
             return
         self._pieces.append(text)
-        if not self._hold:
-            logprobs, self._logprobs = tuple(self._logprobs), []
+        logprobs = self._logprobs_of(text)
+        if self._hold:
+            self.logprobs += logprobs
+        else:
             self._scene.emit(self._scene.output.say(text, logprobs))
 
-    @staticmethod
-    def _parted(pieces: Sequence[Piece]) -> tuple[str, str]:
-        thinking = "".join(piece.text for piece in pieces if piece.thinking)
-        return thinking, "".join(piece.text for piece in pieces if not piece.thinking)
+    def _logprobs_of(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Those of the tokens that make up a text; tokens of what was not said are passed over."""
+        tokens = self._tokens
+        while (
+            tokens and not text.startswith(tokens[0].token) and not tokens[0].token.startswith(text)
+        ):
+            tokens.popleft()
+        found: list[TokenLogprob] = []
+        length = 0
+        while tokens and length < len(text):
+            token = tokens.popleft()
+            found.append(token)
+            length += len(token.token)
+        return tuple(found)
+
+
+def _parted(pieces: Sequence[Piece]) -> tuple[str, str]:
+    thinking = "".join(piece.text for piece in pieces if piece.thinking)
+    return thinking, "".join(piece.text for piece in pieces if not piece.thinking)

@@ -13,18 +13,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
 _OPENERS: Final = ("<tool_call>", "<function=", "```", "{", "[{")
+_TAGS: Final = ("<tool_call>", "<function=")
 _CLOSER: Final = {"<tool_call>": "</tool_call>", "<function=": "</function>", "```": "```"}
 _FENCE: Final = re.compile(r"```(?:json|tool_call|tool_code|tool|xml)?[ \t]*\n?\s*([\[{]|$)")
 _NAMES: Final = ("name", "tool", "tool_name", "function", "action")
 _ARGUMENTS: Final = ("arguments", "parameters", "args", "params", "input", "action_input")
-_LEAST: Final = 24
-"""Characters of a bare object in which a tool must have been named, or it is not held back."""
+_FIRST_KEY: Final = re.compile(r"\[?\{\s*\"([^\"\\]*)\"")
+_LONGEST_KEY: Final = 80
+"""Characters of a bare object in which its first key is whole, or it is none of a call."""
 
 _LONGEST: Final = 20_000
 """Characters after which what began like a call is text."""
@@ -36,10 +38,13 @@ class Spotted:
 
     Args:
         arguments: JSON text as the model wrote it, or the text of a custom tool's input.
+        raw: everything that was taken out of the text for it; empty for all but the first of
+            several calls that were written as one.
     """
 
     name: str
     arguments: str
+    raw: str = ""
 
 
 class Spotter:
@@ -52,7 +57,8 @@ class Spotter:
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(names)
         self._held = ""
-        self._line_start = True
+        self._line = ""
+        self._fenced = False
         self.calls: list[Spotted] = []
 
     def feed(self, text: str) -> str:
@@ -83,41 +89,40 @@ class Spotter:
                 break
             found = _calls_in(self._held[:length], self._names) if length > 0 else []
             if found:
-                self.calls += found
-                self._held = self._held[length:].lstrip("\n")
-                self._line_start = True
+                self.calls += [replace(found[0], raw=self._held[:length]), *found[1:]]
+                self._held = self._held[length:]
             else:
                 said.append(self._take(max(length, len(opener))))
         return "".join(said)
 
     def _take(self, length: int) -> str:
+        """Give text up; what line it ends in, and whether in a block of code, is kept track of."""
         text, self._held = self._held[:length], self._held[length:]
-        tail = text.rsplit("\n", 1)
-        blank = not tail[-1].strip()
-        self._line_start = blank and (self._line_start or len(tail) > 1)
+        *lines, rest = text.split("\n")
+        for line in lines:
+            if (self._line + line).lstrip().startswith("```"):
+                self._fenced = not self._fenced
+            self._line = ""
+        self._line += rest
         return text
 
     def _candidate(self) -> int | None:
-        """Where, in what is held, a call may begin."""
-        at = 0
-        line_start = self._line_start
-        for line in self._held.splitlines(keepends=True):
-            bare = line.lstrip(" \t")
-            indent = len(line) - len(bare)
-            if line_start and bare.strip() and _may_open(bare):
-                return at + indent
-            for tag in ("<tool_call>", "<function="):  # these mean a call wherever they stand
-                inside = line.find(tag)
-                if inside >= 0:
+        """Where, in what is held, a call may begin; code in a fence is not looked at."""
+        at, before, fenced = 0, self._line, self._fenced
+        lines = self._held.split("\n")
+        for number, line in enumerate(lines):
+            last = number == len(lines) - 1
+            if not fenced:
+                bare = line.lstrip(" \t")
+                if not before.strip() and bare and _may_open(bare, partly=last):
+                    return at + len(line) - len(bare)
+                inside = _tag_in(line, partly=last)
+                if inside is not None:
                     return at + inside
-            at += len(line)
-            line_start = line.endswith("\n") or (line_start and not bare.strip())
-        held = self._held.rstrip("\n")
-        partial = held.rfind("<")
-        if partial >= 0 and any(
-            t.startswith(held[partial:]) for t in ("<tool_call>", "<function=")
-        ):
-            return partial
+            if (before + line).lstrip().startswith("```") and not last:
+                fenced = not fenced
+            at += len(line) + 1
+            before = ""
         return None
 
     def _whole(self, opener: str, last: bool) -> int | None:
@@ -127,7 +132,10 @@ class Spotter:
             return 0
         if opener in _CLOSER:
             return self._until_closer(opener, last)
-        if len(held) >= _LEAST and not any(f'"{name}"' in held[:400] for name in self._hints()):
+        key = _FIRST_KEY.match(held)
+        if key is None and (len(held) > _LONGEST_KEY or last):
+            return 0
+        if key is not None and key.group(1) not in self._hints():
             return 0
         end = _end_of_json(held)
         return end if end is not None else (0 if last else None)
@@ -142,12 +150,23 @@ class Spotter:
         return (len(held) if opener != "```" or _FENCE.match(held) else 0) if last else None
 
     def _hints(self) -> Collection[str]:
-        return (*_NAMES, *self._names)
+        return (*_NAMES, *_ARGUMENTS, "type", "id", *self._names)
 
 
-def _may_open(line: str) -> bool:
-    bare = line.rstrip("\n")
-    return any(line.startswith(each) or each.startswith(bare) for each in _OPENERS)
+def _may_open(line: str, partly: bool) -> bool:
+    """Whether a line begins a call. `partly`: more of it may come."""
+    return any(line.startswith(each) or (partly and each.startswith(line)) for each in _OPENERS)
+
+
+def _tag_in(line: str, partly: bool) -> int | None:
+    """Where a tag stands in a line; such tags mean a call wherever they are."""
+    for tag in _TAGS:
+        if (inside := line.find(tag)) >= 0:
+            return inside
+    at = line.rfind("<")
+    if partly and at >= 0 and any(tag.startswith(line[at:]) for tag in _TAGS):
+        return at
+    return None
 
 
 def _end_of_json(text: str) -> int | None:

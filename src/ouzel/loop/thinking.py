@@ -14,13 +14,17 @@ from types import MappingProxyType
 from typing import Final
 
 from ouzel.core.request import Sampling
-from ouzel.core.turns import Halt, TextDelta, ThinkingDelta, Turn, TurnMessage
+from ouzel.core.turns import Halt, TextDelta, ThinkingDelta, Turn, TurnDone, TurnMessage
 from ouzel.loop import thinking_words as words
 from ouzel.loop.budget import ANSWER_SHARE
 from ouzel.loop.scene import Scene
 
-LEAST: Final = 24
-"""Tokens of budget below which a scratchpad is not worth its turn."""
+LEAST: Final = 200
+"""Tokens of budget below which a scratchpad does harm: working that is cut makes the model invent
+a result. Grade-school problems took 205 to 320 tokens of it."""
+
+LEAST_SUMMARY: Final = 24
+"""Tokens below which a summary is left out."""
 
 SUMMARY_SHARE: Final = 0.15
 """Of the time that is left, what a summary may take at most; it is left out if it would not fit."""
@@ -39,7 +43,7 @@ def quiet(sampling: Sampling, stop: tuple[str, ...] = ()) -> Sampling:
     return replace(sampling, stop=stop, top_logprobs=None)
 
 
-async def scratchpad(scene: Scene, turn: Turn, budget: int) -> str:
+async def scratchpad(scene: Scene, turn: Turn, budget: int) -> tuple[str, bool]:
     """Let the model think; the thinking is shown as it comes.
 
     Args:
@@ -47,10 +51,10 @@ async def scratchpad(scene: Scene, turn: Turn, budget: int) -> str:
         budget: most tokens.
 
     Returns:
-        The thinking; empty if there was none.
+        The thinking, which is empty if there was none, and whether it came to an end by itself.
     """
     if budget < LEAST or "opening" not in scene.info.capabilities:
-        return ""
+        return "", True
     left = scene.clock.left()
     until = scene.clock.after(left * (1 - ANSWER_SHARE))
     pad = replace(
@@ -62,35 +66,38 @@ async def scratchpad(scene: Scene, turn: Turn, budget: int) -> str:
         grammar=None,
         schema=None,
     )
-    halt, said = Halt(), _Until(words.CLOSING)
+    halt, said, ended = Halt(), _Until(words.CLOSING), True
     async with aclosing(scene.stream(pad, halt, thinking=True)) as deltas:
         async for delta in deltas:
             if isinstance(delta, TextDelta | ThinkingDelta):
                 if text := said.feed(delta.text):
                     scene.emit(scene.output.think(text))
-                if said.over:
+                if said.over or (scene.clock.limited and scene.clock.now() > until):
                     halt.wished = True
-                elif scene.clock.limited and scene.clock.now() > until:
-                    halt.wished = True
-            elif delta.reason in ("length", "halted") and not said.over:
-                scene.tally.add("wound_up")
+            elif isinstance(delta, TurnDone) and delta.reason in ("length", "halted"):
+                ended = said.over
     if text := said.end():
         scene.emit(scene.output.think(text))
-    return said.text.strip()
+    if not ended:
+        scene.tally.add("wound_up")
+    return said.text.strip(), ended
 
 
-def after_thinking(turn: Turn, thought: str, limit: int | None) -> Turn:
+def after_thinking(turn: Turn, thought: str, ended: bool, limit: int | None) -> Turn:
     """The turn that answers.
 
     Args:
         turn: the conversation.
         thought: what was thought; empty for nothing.
+        ended: whether the thinking had come to an end by itself.
         limit: words that the answer may have, None for no limit.
     """
     messages = list(turn.messages)
     if thought:
         messages.append(TurnMessage("assistant", words.closed(thought)))
-        messages.append(TurnMessage("system", words.answer_prompt(limit)))
+        messages.append(
+            TurnMessage("system", words.answer_prompt(words=limit, unfinished=not ended))
+        )
     elif limit is not None:
         # At the end of what was said last, so that all before it is found in the cache.
         last = messages[-1]
@@ -115,10 +122,10 @@ async def summarise(scene: Scene, turn: Turn, thought: str) -> None:
     most = SUMMARY_TOKENS["detailed" if detailed else "concise"]
     if scene.clock.limited:
         most = min(most, int(scene.clock.left() * SUMMARY_SHARE * scene.engine.pace.decode))
-    if most < LEAST:
+    if most < LEAST_SUMMARY:
         return
     opened = detailed and "opening" in scene.info.capabilities
-    opening = words.SUMMARY_OPENING_DETAILED if opened else ""
+    opening = words.SUMMARY_DETAILED_OPENING if opened else ""
     prompt = words.SUMMARY_DETAILED if detailed else words.SUMMARY_CONCISE
     ask = replace(
         turn,

@@ -18,6 +18,7 @@ from ouzel.core.errors import OuzelError, ToolError
 from ouzel.core.items import Call, CustomCall, FunctionCall, HostedCall, Item, new_id
 from ouzel.core.request import CustomTool, FunctionTool
 from ouzel.loop.scene import Scene
+from ouzel.loop.schemas import schema
 from ouzel.loop.schemas_repair import repair
 from ouzel.loop.toolbox import Offer, Toolbox
 
@@ -28,9 +29,6 @@ TOOL_WITHIN: Final = 120.0
 
 LEAST_WITHIN: Final = 2.0
 """Seconds that a hosted tool gets in any case."""
-
-MOST_SHOWN: Final = 8_000
-"""Characters of a tool's output that the model is shown: about 2,000 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,7 @@ class Made:
     Args:
         output: what a hosted tool said; None for the client's tools.
         custom: the arguments are plain text, not JSON.
+        failed: the hosted tool could not do it.
     """
 
     call_id: str
@@ -55,6 +54,7 @@ class Made:
     arguments: str
     output: str | None = None
     custom: bool = False
+    failed: bool = False
 
 
 def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
@@ -67,7 +67,7 @@ def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | 
     if trouble is None:
         return Wanted(offer, arguments)
     if isinstance(offer.spec, FunctionTool):
-        mended = repair(arguments, offer.spec.parameters)
+        mended = repair(arguments, schema(offer.spec.parameters))
         if mended is not None:
             scene.tally.add("repaired_calls")
             return Wanted(offer, mended)
@@ -92,8 +92,8 @@ async def make(scene: Scene, wanted: Sequence[Wanted], owner: str) -> list[Made]
     made = []
     for (each, call), item, outcome in zip(hosted, items, outcomes, strict=True):
         scene.emit(scene.output.finish(_finished(item, outcome)))
-        said = _shown(outcome.text)
-        made.append(Made(call.id, each.offer.name, call.arguments, said, _is_custom(each)))
+        name, custom = each.offer.name, _is_custom(each)
+        made.append(Made(call.id, name, call.arguments, outcome.text, custom, outcome.failed))
     for each in wanted:
         if each.offer.tool is None:
             announced = _announced(each)
@@ -127,7 +127,7 @@ async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
     scene.tally.add("hosted_calls")
     outcome = ToolOutcome(f"The tool '{offer.name}' ended without an outcome.", failed=True)
     try:
-        async with asyncio.timeout(call.within), aclosing(tool.run(call)) as steps:
+        async with asyncio.timeout(call.within) as limit, aclosing(tool.run(call)) as steps:
             async for step in steps:
                 if isinstance(step, Stage):
                     scene.emit(scene.output.stage(call.id, step.name))
@@ -136,6 +136,9 @@ async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
     except ToolError as error:
         outcome = ToolOutcome(error.message, failed=True)
     except TimeoutError:
+        if not limit.expired():
+            _log.exception("The tool %s failed unexpectedly in call %s.", offer.name, call.id)
+            raise
         outcome = ToolOutcome(f"No result within {call.within:.0f} seconds.", failed=True)
     except OuzelError:
         raise
@@ -170,12 +173,3 @@ def _announced(wanted: Wanted) -> Call:
     if isinstance(wanted.offer.spec, FunctionTool):
         return FunctionCall(new_id("fc"), new_id("call"), name, arguments)
     return CustomCall(new_id("ctc"), new_id("call"), name, arguments)
-
-
-def _shown(text: str) -> str:
-    """A tool's output as the model sees it: not endless."""
-    if len(text) <= MOST_SHOWN:
-        return text
-    half = MOST_SHOWN // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[… {left_out} characters left out …]\n{text[-half:]}"

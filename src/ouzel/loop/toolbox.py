@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ouzel.core.contracts import Tool
 from ouzel.core.errors import RequestError
@@ -65,7 +66,7 @@ class Toolbox:
     @property
     def open(self) -> bool:
         """Whether anything may be called now."""
-        return bool(self.allowed)
+        return bool(self.callable)
 
     @property
     def callable(self) -> tuple[Offer, ...]:
@@ -80,9 +81,17 @@ class Toolbox:
         """The same once something was called: nothing must be called any more."""
         return replace(self, required=False) if self.required else self
 
+    def without_hosted(self) -> Toolbox:
+        """The same with only the client's tools."""
+        kept = frozenset(offer.name for offer in self.callable if offer.tool is None)
+        return replace(self, allowed=kept, required=self.required and bool(kept))
+
     def shut(self) -> Toolbox:
         """The same with nothing that may be called."""
         return replace(self, allowed=frozenset(), required=False)
+
+
+NO_TOOLS: Final = Toolbox()
 
 
 def open_toolbox(request: Request, hosted: Mapping[str, Tool]) -> Toolbox:
@@ -107,8 +116,9 @@ def open_toolbox(request: Request, hosted: Mapping[str, Tool]) -> Toolbox:
                     param=f"tools[{place}]",
                     code="invalid_value",
                 )
+            taken.add(offer.name)
         if isinstance(spec, HostedTool):
-            of_type[spec.type] = [offer.name for offer in new]
+            of_type.setdefault(spec.type, []).extend(offer.name for offer in new)
         offers += new
     choice = request.tool_choice
     return Toolbox(
