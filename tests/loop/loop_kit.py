@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ouzel.core.contracts import Tool
@@ -25,6 +26,7 @@ from ouzel.loop.budget import Clock
 from ouzel.loop.output import Output
 from ouzel.loop.run import Outcome, Task, run
 from ouzel.loop.scene import Scene
+from ouzel.loop.tally import Tally
 from ouzel.loop.toolbox import open_toolbox
 
 HELLO = Turn((TurnMessage("user", "hello there"),))
@@ -72,9 +74,10 @@ class TickingEngine(ScriptedEngine):
     async def stream(
         self, turn: Turn, halt: Halt | None = None
     ) -> AsyncGenerator[EngineDelta, None]:
-        async for delta in super().stream(turn, halt):
-            self._clock.at += self._seconds
-            yield delta
+        async with aclosing(super().stream(turn, halt)) as deltas:
+            async for delta in deltas:
+                self._clock.at += self._seconds
+                yield delta
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Played:
     engine: ScriptedEngine
     output: Output
     events: list[Event]
+    counts: Tally = field(default_factory=Tally)
     outcome: Outcome | None = None
     error: BaseException | None = None
 
@@ -106,8 +110,7 @@ class Played:
 
     @property
     def tally(self) -> dict[str, int]:
-        assert self.outcome is not None
-        return dict(self.outcome.tally)
+        return self.counts.counts()
 
 
 def task_for(
@@ -129,7 +132,7 @@ def task_for(
         clock or Clock(0, time.monotonic()),
         toolbox,
         style,
-        context.called((*history, *request.input)),
+        context.round_of((*history, *request.input)),
     )
 
 
@@ -152,7 +155,7 @@ async def play(
     task = task_for(engine, request or ask(), tools=tools, history=history, clock=clock)
     result = Played(engine, Output(), [])
     try:
-        result.outcome = await run(engine, task, result.output, result.events.append)
+        result.outcome = await run(engine, task, result.output, result.counts, result.events.append)
     except Exception as error:
         if not fails:
             raise
@@ -171,7 +174,7 @@ async def scene_for(
     await engine.start()
     events: list[Event] = []
     clock = clock or Clock(0, time.monotonic())
-    return Scene(engine, request or ask(), Output(), events.append, clock), events
+    return Scene(engine, request or ask(), Output(), Tally(), events.append, clock), events
 
 
 @dataclass

@@ -18,7 +18,7 @@ WEATHER = Spotted("get_weather", OSLO)
 def spot(*pieces: str, names: tuple[str, ...] = NAMES) -> tuple[str, list[Spotted]]:
     spotter = Spotter(names)
     text = "".join([*(spotter.feed(piece) for piece in pieces), spotter.end()])
-    return text, spotter.calls
+    return text, [Spotted(each.name, each.arguments) for each in spotter.calls]
 
 
 def cut(text: str, places: list[int]) -> list[str]:

@@ -1,0 +1,409 @@
+"""Models that think and call in their own way, over whole runs."""
+
+from __future__ import annotations
+
+import pytest
+from loop_kit import FakeTime, TickingEngine, ask, play, script
+
+from ouzel.core.errors import EngineError
+from ouzel.core.items import CustomCall, FunctionCall, Reasoning
+from ouzel.core.request import CustomTool, Format, FunctionTool, Grammar, ToolChoice
+from ouzel.core.turns import Pace
+from ouzel.engines.scripted import Call, Pause, Reply, Say, Script, Stop, Think
+from ouzel.loop.budget import NATIVE, Clock
+
+CITY = (
+    '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"],'
+    '"additionalProperties":false}'
+)
+WEATHER = FunctionTool("get_weather", "Get the weather.", CITY)
+NOTES = "no more time to think"
+LONG = Think("hm " * 10_000)
+OSLO = '{"city":"Oslo"}'
+
+
+def calls(played) -> list[tuple[str, str]]:
+    return [
+        (item.name, item.arguments if isinstance(item, FunctionCall) else item.input)
+        for item in played.items
+        if isinstance(item, FunctionCall | CustomCall)
+    ]
+
+
+def thought(played) -> str:
+    return "".join(item.text for item in played.items if isinstance(item, Reasoning))
+
+
+# Thinking and its budget.
+
+
+async def test_a_long_thinker_at_low_effort_answers_within_its_budget():
+    replies = (Reply((Say("It is 42."),), last=NOTES), Reply((LONG, Say("too late"))))
+    played = await play(Script(replies, context_window=50_000), ask("q?", effort="low"))
+    assert played.kinds == ["reasoning", "message"]
+    assert played.text == "It is 42."
+    assert played.outcome.status == "completed"
+    assert played.outcome.usage.reasoning_tokens <= NATIVE["low"] + 2
+    assert played.tally == {"wound_up": 1}
+    assert played.turns[-1].effort == "none"
+    assert "hm hm" in played.turns[-1].messages[-1].text
+    assert thought(played).split() == ["hm"] * played.outcome.usage.reasoning_tokens
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal", "low"])
+async def test_a_thinker_that_never_stops_is_bounded(effort):
+    played = await play(Script((Reply((LONG,)),), context_window=50_000), ask(effort=effort))
+    usage = played.outcome.usage
+    assert usage.output_tokens <= 3 * NATIVE["low"]
+    # There is no answer, and that is told.
+    assert played.outcome.status == "incomplete" or played.text
+
+
+async def test_a_thinker_that_thinks_on_after_its_notes_still_answers():
+    """Templates differ in whether thinking can be turned off."""
+    replies = (
+        Reply((Think("just a little more "), Say("It is 42.")), last=NOTES),
+        Reply((LONG,)),
+    )
+    played = await play(Script(replies, context_window=50_000), ask(effort="low"))
+    assert played.text == "It is 42."
+    assert "little more" not in played.text
+
+
+@pytest.mark.parametrize(("effort", "tokens"), [("minimal", 128), ("low", 1024)])
+async def test_effort_is_a_budget(effort, tokens):
+    replies = (Reply((Say("So."),), last=NOTES), Reply((LONG,)))
+    played = await play(Script(replies, context_window=50_000), ask(effort=effort))
+    assert len(thought(played).split()) == tokens
+
+
+async def test_thinking_in_large_deltas_counts_as_much():
+    word = "x" * 600  # one token for the script, some hundred for a tokenizer
+    replies = (Reply((Say("So."),), last=NOTES), Reply((Think(f"{word} " * 1000),)))
+    played = await play(Script(replies, context_window=50_000), ask(effort="minimal"))
+    assert len(thought(played)) <= (128 + 100) * 6
+
+
+async def test_no_effort_shows_no_thinking_of_a_model_that_cannot_be_quiet():
+    replies = (Reply((Say("So."),), last=NOTES), Reply((LONG,)))
+    played = await play(Script(replies, context_window=50_000), ask(effort="none"))
+    assert played.text == "So."
+    assert played.outcome.usage.reasoning_tokens <= 2
+
+
+async def test_thinking_ends_in_time_for_the_answer():
+    now = FakeTime()
+    replies = (Reply((Say("It is 42. And more."),), last=NOTES), Reply((LONG,)))
+    engine = TickingEngine(
+        Script(replies, context_window=50_000, pace=Pace(1000, 1000)), now, seconds=0.1
+    )
+    began = now.at
+    played = await play(engine, ask(effort="high"), clock=Clock(60, began, now))
+    assert now.at - began <= 60
+    assert played.text.startswith("It is 42.")
+    assert played.outcome.status == "completed"
+    assert played.tally["wound_up"] == 1
+
+
+async def test_thinking_tags_are_counted_and_wound_up_too():
+    replies = (
+        Reply((Say("It is 42."),), last=NOTES),
+        Reply((Say("<think>" + "hm " * 10_000 + "</think>late"),)),
+    )
+    played = await play(Script(replies, context_window=50_000, thinks="tags"), ask(effort="low"))
+    assert played.text == "It is 42."
+    assert "<think>" not in thought(played)
+    assert 1000 <= len(thought(played).split()) <= 1026
+
+
+async def test_open_thinker_that_answers_at_once():
+    """With its notes given back there is nothing left to think: no closing tag comes."""
+    replies = (Reply((Say("It is 42."),), last=NOTES), Reply((Say("hm " * 10_000),)))
+    played = await play(Script(replies, context_window=50_000, thinks="open"), ask(effort="low"))
+    assert played.text == "It is 42."
+
+
+async def test_an_open_thinker_answers_after_its_tag():
+    played = await play(script(Say("why\n</think>\n\nbecause"), thinks="open"))
+    assert (thought(played), played.text) == ("why\n", "because")
+
+
+async def test_a_model_that_only_thinks_is_asked_for_its_answer():
+    replies = (Reply((Say("It is 42."),), last=NOTES), Reply((Think("hm hm"),)))
+    played = await play(Script(replies))
+    assert played.text == "It is 42."
+
+
+@pytest.mark.parametrize("summary", ["auto", "concise", "detailed"])
+async def test_a_summary_belongs_to_the_thinking_before_the_answer(summary):
+    replies = (
+        Reply((Say("Working it out."),), last="Sum up"),
+        Reply((Think("hm hm"), Say("It is 42."))),
+    )
+    played = await play(Script(replies), ask(effort="low", summary=summary))
+    assert played.kinds == ["reasoning", "message"]
+    reasoning = played.items[0]
+    assert len(reasoning.summary) == 1
+    assert "Working it out." in reasoning.summary[0]
+    assert played.text == "It is 42."
+    assert played.tally["summaries"] == 1
+
+
+async def test_no_summary_without_thinking_nor_unasked():
+    played = await play(script(Say("Hi.")), ask(summary="auto"))
+    assert played.kinds == ["message"]
+    played = await play(script(Think("hm"), Say("Hi.")))
+    assert played.items[0].summary == ()
+
+
+async def test_the_limit_of_the_request_ends_thinking_as_incomplete():
+    played = await play(Script((Reply((LONG,)),), context_window=50_000), ask(max_output_tokens=50))
+    assert played.outcome.status == "incomplete"
+    assert played.outcome.incomplete == "max_output_tokens"
+    assert played.outcome.usage.output_tokens == 50
+
+
+# Calls.
+
+
+async def test_text_and_calls_side_by_side():
+    played = await play(
+        script(Say("Let me look."), Call("get_weather", OSLO), Call("get_weather", OSLO)),
+        ask(tools=(WEATHER,)),
+    )
+    assert played.kinds == ["message", "function_call", "function_call"]
+    assert calls(played) == [("get_weather", OSLO)] * 2
+    assert played.items[1].call_id != played.items[2].call_id
+    assert played.tally == {"calls": 2}
+    assert len(played.turns) == 1
+
+
+async def test_not_parallel_is_one_call():
+    played = await play(
+        script(Call("get_weather", OSLO), Call("get_weather", OSLO)),
+        ask(tools=(WEATHER,), parallel_tool_calls=False),
+    )
+    assert len(calls(played)) == 1
+    assert played.turns[0].parallel is False
+
+
+async def test_invalid_arguments_are_asked_for_again():
+    replies = (
+        Reply((Call("get_weather", '{"city": null}'),), times=1),
+        Reply((Call("get_weather", OSLO),)),
+    )
+    played = await play(Script(replies), ask(tools=(WEATHER,)))
+    assert calls(played) == [("get_weather", OSLO)]
+    assert played.tally == {"calls": 1, "invalid_calls": 1}
+    assert "city" in played.turns[1].messages[-1].text
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Call("get_weather", '{"town": 3}'),
+        Call("get_weather", "nonsense"),
+        Call("delete_everything", "{}"),
+        Call("get_weather", "[" * 2000),
+    ],
+)
+async def test_calls_that_stay_invalid_are_never_emitted(bad):
+    played = await play(
+        Script((Reply((bad,), tools=True), Reply((Say("I cannot."),)))), ask(tools=(WEATHER,))
+    )
+    assert calls(played) == []
+    assert played.text == "I cannot."
+    assert len(played.turns) <= 5
+
+
+async def test_calls_that_stay_invalid_where_one_is_required_are_an_error():
+    played = await play(
+        script(Call("get_weather", "{}")),
+        ask(tools=(WEATHER,), tool_choice=ToolChoice("required")),
+        fails=True,
+    )
+    assert isinstance(played.error, EngineError)
+    assert played.items == []
+
+
+async def test_arguments_that_can_be_mended_are_mended():
+    played = await play(script(Call("get_weather", "{'city': 'Oslo',}")), ask(tools=(WEATHER,)))
+    assert calls(played)[0][0] == "get_weather"
+    assert played.tally == {"calls": 1, "repaired_calls": 1}
+
+
+async def test_valid_calls_go_out_though_others_are_not():
+    played = await play(
+        script(Call("get_weather", "{}"), Call("get_weather", OSLO)), ask(tools=(WEATHER,))
+    )
+    assert calls(played) == [("get_weather", OSLO)]
+
+
+async def test_text_of_a_given_up_try_is_not_said_twice():
+    replies = (
+        Reply((Say("Let me look. "), Call("get_weather", "{}")), times=1),
+        Reply((Say("Let me look. "), Call("get_weather", OSLO))),
+    )
+    played = await play(Script(replies), ask(tools=(WEATHER,)))
+    assert played.text.count("Let me look.") == 1
+
+
+async def test_what_is_said_in_the_end_is_said_though_something_was_said_before():
+    replies = (
+        Reply((Say("Let me look. "), Call("get_weather", "{}")), tools=True),
+        Reply((Say("I could not find it."),)),
+    )
+    played = await play(Script(replies), ask(tools=(WEATHER,)))
+    assert played.text.endswith("I could not find it.")
+    assert played.text.count("Let me look.") <= 1
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        '{"name": "get_weather", "arguments": {"city": "Oslo"}}',
+        '```json\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n```',
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        '<function=get_weather>{"city":"Oslo"}</function>',
+    ],
+)
+async def test_calls_written_as_prose_are_calls(prose):
+    played = await play(script(Say(f"I will look.\n{prose}")), ask(tools=(WEATHER,)))
+    assert calls(played) == [("get_weather", OSLO)]
+    assert played.text.strip() == "I will look."
+    assert played.tally == {"calls": 1, "repaired_calls": 1}
+
+
+async def test_prose_that_is_an_invalid_call_is_asked_for_again():
+    prose = '<tool_call>{"name": "get_weather", "arguments": {}}</tool_call>'
+    replies = (Reply((Say(prose),), times=1), Reply((Call("get_weather", OSLO),)))
+    played = await play(Script(replies), ask(tools=(WEATHER,)))
+    assert calls(played) == [("get_weather", OSLO)]
+    assert played.text == ""
+
+
+async def test_no_tools_may_be_called_where_the_choice_is_none():
+    played = await play(script(Say("Hi.")), ask(tools=(WEATHER,), tool_choice=ToolChoice("none")))
+    assert played.turns[0].tools == ()
+    assert played.turns[0].tool_mode == "none"
+    assert calls(played) == []
+
+
+async def test_a_call_though_none_was_offered_is_an_error():
+    played = await play(script(Call("get_weather", OSLO)), fails=True)
+    assert isinstance(played.error, EngineError)
+    assert "none was offered" in played.error.message
+    assert played.items == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        (ToolChoice("required"), ["get_weather", "other"]),
+        (ToolChoice("required", ("other",), "named"), ["other"]),
+        (ToolChoice("auto", ("other",), "allowed"), ["other"]),
+    ],
+)
+async def test_the_engine_is_offered_what_may_be_called(choice, names):
+    played = await play(
+        script(Call("other", "{}")),
+        ask(tools=(WEATHER, FunctionTool("other")), tool_choice=choice),
+    )
+    assert [tool.name for tool in played.turns[0].tools] == names
+    assert played.turns[0].tool_mode == choice.mode
+    assert calls(played) == [("other", "{}")]
+
+
+async def test_a_call_outside_of_the_choice_is_not_emitted():
+    replies = (Reply((Call("get_weather", OSLO),), times=1), Reply((Call("other", "{}"),)))
+    played = await play(
+        Script(replies),
+        ask(
+            tools=(WEATHER, FunctionTool("other")),
+            tool_choice=ToolChoice("required", ("other",), "named"),
+        ),
+    )
+    assert calls(played) == [("other", "{}")]
+
+
+async def test_required_and_answered_in_words_is_asked_again_and_then_an_error():
+    tools = {"tools": (WEATHER,), "tool_choice": ToolChoice("required")}
+    replies = (Reply((Say("It is sunny."),), times=1), Reply((Call("get_weather", OSLO),)))
+    played = await play(Script(replies), ask(**tools))
+    assert calls(played) == [("get_weather", OSLO)]
+    played = await play(script(Say("It is sunny.")), ask(**tools), fails=True)
+    assert isinstance(played.error, EngineError)
+
+
+async def test_a_custom_tool_is_offered_as_a_function_with_one_input():
+    played = await play(
+        script(Call("sql", '{"input": "SELECT 1"}')), ask(tools=(CustomTool("sql", "Run SQL."),))
+    )
+    assert calls(played) == [("sql", "SELECT 1")]
+    assert "input" in played.turns[0].tools[0].parameters
+
+
+@pytest.mark.parametrize("arguments", ["SELECT 1", '"SELECT 1"'])
+async def test_a_custom_tool_called_with_bare_text(arguments):
+    played = await play(script(Call("sql", arguments)), ask(tools=(CustomTool("sql"),)))
+    assert [name for name, _ in calls(played)] == ["sql"]
+    assert "SELECT 1" in calls(played)[0][1]
+
+
+async def test_a_custom_tools_grammar_is_kept():
+    replies = (
+        Reply((Call("number", '{"input": "forty"}'),), times=1),
+        Reply((Call("number", '{"input": "40"}'),)),
+    )
+    tool = CustomTool("number", grammar=Grammar("regex", "[0-9]+"))
+    played = await play(Script(replies), ask(tools=(tool,)))
+    assert calls(played) == [("number", "40")]
+    assert played.tally["invalid_calls"] == 1
+
+
+async def test_thinking_before_a_call_is_kept_with_its_summary():
+    replies = (
+        Reply((Say("Looking it up."),), last="Sum up"),
+        Reply((Think("I need the weather."), Call("get_weather", OSLO))),
+    )
+    played = await play(Script(replies), ask(tools=(WEATHER,), summary="auto"))
+    assert played.kinds == ["reasoning", "function_call"]
+    assert played.items[0].summary == ("Looking it up.",)
+
+
+async def test_a_call_cut_by_the_limit_is_not_emitted():
+    played = await play(
+        script(Call("get_weather", '{"city": "Os'), Stop("length")),
+        ask(tools=(WEATHER,), max_output_tokens=20),
+    )
+    assert calls(played) == []
+    assert played.outcome.status == "incomplete"
+
+
+async def test_a_model_that_does_not_think_goes_through_its_own_way_with_tools():
+    played = await play(
+        script(Call("get_weather", OSLO), thinks="no"), ask(tools=(WEATHER,), effort="low")
+    )
+    assert calls(played) == [("get_weather", OSLO)]
+
+
+# Formats beside tools.
+
+
+async def test_a_format_is_kept_beside_tools():
+    schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
+    request = ask(tools=(WEATHER,), format=Format("json_schema", "x", schema=schema))
+    played = await play(script(Say('{"n": 1}')), request)
+    assert played.text == '{"n": 1}'
+    replies = (Reply((Say('{"n": 2}'),), constrained=True), Reply((Say("It is one."),)))
+    played = await play(Script(replies), request)
+    assert played.text == '{"n": 2}'
+    played = await play(script(Call("get_weather", OSLO)), request)
+    assert calls(played) == [("get_weather", OSLO)]
+    assert played.text == ""
+
+
+async def test_an_answer_goes_out_as_it_comes():
+    played = await play(script(Say("one two"), Pause(0.001), Say(" three")), ask(tools=(WEATHER,)))
+    texts = [event.text for event in played.events if event.kind == "delta"]
+    assert texts == ["one", " two", " three"]
