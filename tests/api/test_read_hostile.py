@@ -130,7 +130,7 @@ RESPONSES: dict[str, Any] = {
             "server_label": "l",
             "name": "n",
             "arguments": "{}",
-            "error": {"type": "mcp_tool_execution_error", "content": [{"text": "e"}]},
+            "error": {"type": "mcp_tool_execution_error", "content": "e"},
             "status": "failed",
         },
     ],
