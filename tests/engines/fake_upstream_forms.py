@@ -30,6 +30,8 @@ def skills_of(dialect: str) -> Skills:
     can = {"json_schema", "opening", "tools"}
     if dialect in GRAMMAR:
         can.add("grammar")
+    if dialect == "llama":
+        can.add("llguidance")
     return Skills({"grammar", "opening"} if dialect == "old_llama" else can)
 
 
@@ -46,7 +48,8 @@ def speak(skills: Skills, dialect: str, body: dict[str, Any], plain: list[str]) 
     grammar = body.get(GRAMMAR.get(dialect, ""))
     if isinstance(grammar, dict):
         grammar = grammar.get("grammar")
-    if grammar and "grammar" in skills.can:
+    kind = "llguidance" if grammar and grammar.startswith("%llguidance") else "grammar"
+    if grammar and kind in skills.can:
         words = re.findall(r'"([^"]*)"', grammar)
     form = body.get("response_format")
     if form and "json_schema" in skills.can:

@@ -18,6 +18,7 @@ import pytest
 from ouzel.core.errors import ContextLengthExceeded, EngineDied, EngineError, EngineUnavailable
 from ouzel.core.request import Sampling
 from ouzel.core.turns import TextDelta, Turn, TurnDone, TurnMessage
+from ouzel.engines.local_life import SAMPLING
 from ouzel.engines.upstream import Timeouts, UpstreamEngine
 from ouzel.engines.upstream_client import Client
 
@@ -115,7 +116,7 @@ async def test_what_it_is_and_what_it_says(server: Server) -> None:
     async with started(server) as engine:
         info = engine.info
         assert info.context_window == 1024, "of one slot"
-        assert info.capabilities == {"logprobs", "logit_bias", "seed", "stop", "penalties"}
+        assert info.capabilities == SAMPLING | {"grammar", "json_schema", "opening", "llguidance"}
         deltas = [d async for d in engine.stream(HELLO)]
         done = deltas[-1]
         assert isinstance(done, TurnDone)

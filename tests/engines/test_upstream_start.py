@@ -41,7 +41,7 @@ async def start(fake: FakeUpstream, **how: Any) -> UpstreamEngine:
 @pytest.mark.parametrize(
     ("dialect", "capabilities", "source", "server"),
     [
-        ("llama", EVERYTHING, "/v1/models", "llamacpp"),
+        ("llama", EVERYTHING | {"llguidance"}, "/v1/models", "llamacpp"),
         ("old_llama", SAMPLING | {"grammar", "opening"}, "/props", "llamacpp"),
         ("vllm", EVERYTHING, "/v1/models", "vllm"),
         ("sglang", EVERYTHING, "/v1/models", "sglang"),
@@ -271,7 +271,7 @@ async def test_a_server_that_refuses_parameters_can_do_less() -> None:
             return await behave(request, body)
 
         fake.answer = strict  # type: ignore[method-assign]
-        assert (await start(fake)).info.capabilities == EVERYTHING - {
+        assert (await start(fake)).info.capabilities == (EVERYTHING | {"llguidance"}) - {
             "logprobs",
             "logit_bias",
             "seed",

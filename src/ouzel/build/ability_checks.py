@@ -51,7 +51,7 @@ def of_weights(settings: Settings, found: ResolvedModel) -> Iterator[Finding]:
         yield Finding(AREA, "weights", "ok", text)
         return
     day = time.strftime("%Y-%m-%d", time.localtime(notes.seen_at))
-    version = notes.about.removeprefix(unversioned).strip()
+    version = notes.about.removeprefix(unversioned).split()[0]
     yield Finding(AREA, "weights", "ok", f"as seen on {day}, with xllamacpp {version}")
     for name, how in notes.findings.seen:
         yield Finding(AREA, name, "ok", how)

@@ -170,7 +170,7 @@ class Settings:
         "What engine_url can do, separated by commas; empty probes it.",
         choices=(
             *("logprobs", "logit_bias", "seed", "stop", "penalties"),
-            *("grammar", "json_schema", "opening", "tools", "images"),
+            *("grammar", "llguidance", "json_schema", "opening", "tools", "images"),
         ),
         shown="probed",
     )

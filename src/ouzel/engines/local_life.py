@@ -352,12 +352,14 @@ async def _connect(child: Child, birth: Birth, loaded: Loaded, began: float) -> 
 
 async def _find_out(line: Line, birth: Birth, known: str) -> Findings:
     """What the weights can: from an earlier start, or by asking."""
+    led = "guided" in (birth.tool_style, birth.expected) and birth.tool_style != "native"
+    known += " led" if led else ""
     notes = await asyncio.to_thread(read_notes, birth.home)
     if notes is not None and notes.about == known:
         birth.meter.suppose(notes.pace)
         return notes.findings
     prober = Prober(line, birth.served_as, PROBE_WITHIN, "llamacpp", birth.meter)
-    found = await prober.of_the_model(SAMPLING)
+    found = await prober.of_the_model(SAMPLING, led=led)
     await asyncio.to_thread(write_notes, birth.home, known, birth.path, found, birth.meter.pace)
     return found
 

@@ -58,6 +58,7 @@ _NOTE: Final = Turn(
 )
 _WORD: Final = "zebra"
 _GRAMMAR: Final = f'root ::= "{_WORD}"'
+_LLGUIDANCE: Final = f'%llguidance {{}}\nstart: "{_WORD}"\n'
 _SCHEMA: Final = (
     '{"type":"object","properties":{"z":{"type":"integer","enum":[7]}},"required":["z"],'
     '"additionalProperties":false}'
@@ -115,6 +116,7 @@ class Prober:
         self._first = KNOWN.get(owner, PLAIN)
         self._dialect = PLAIN
         self._meter = meter
+        self._led = False
         self._thinks: Thinks = "no"
         self._can: set[Capability] = set()
         self._seen: list[tuple[str, str]] = []
@@ -130,15 +132,18 @@ class Prober:
         await self._forms()
         return self._findings()
 
-    async def of_the_model(self, known: frozenset[Capability]) -> Findings:
+    async def of_the_model(self, known: frozenset[Capability], *, led: bool) -> Findings:
         """What depends on the weights, of a llama-server of which the rest is known.
 
         Args:
             known: what this server is known to honour, whatever the weights.
+            led: the model is led to its calls in any case, so none is waited for: that is the
+                longest of these answers.
 
         Raises:
             EngineError: a plain request fails.
         """
+        self._led = led
         for name in sorted(known):
             self._note(name, True, "as tested with this engine")
         self._dialect = self._first = KNOWN["llamacpp"]
@@ -230,11 +235,17 @@ class Prober:
         told = await self._hear(self._limited(replace(_SUM, schema=_SCHEMA)), self._dialect)
         valid = told is not None and "".join(_answer(told).split()) == '{"z":7}'
         self._note("json_schema", valid, "a value was forced" if valid else "no effect")
+        await self._tools()
+        sees, how = await self._images()
+        self._note("images", sees, how)
+
+    async def _tools(self) -> None:
+        if self._led:
+            self._note("tools", False, "not tried, since the model is led")
+            return
         told = await self._hear(self._limited(_NOTE, 40), self._dialect)
         called = told is not None and told.call == "note"
         self._note("tools", called, "a call came" if called else _no_call(told))
-        sees, how = await self._images()
-        self._note("images", sees, how)
 
     async def _opening(self) -> None:
         for continues in (self._first.continues, not self._first.continues):
@@ -254,8 +265,15 @@ class Prober:
             if told is not None and _answer(told).strip() == _WORD:
                 self._dialect = dialect
                 self._note("grammar", True, f"a word was forced, by `{name}`")
+                await self._llguidance()
                 return
         self._note("grammar", False, "no effect")
+
+    async def _llguidance(self) -> None:
+        """Whether what takes a grammar takes llguidance's, too; others drop or refuse it."""
+        told = await self._hear(self._limited(replace(_SUM, grammar=_LLGUIDANCE)), self._dialect)
+        forced = told is not None and _answer(told).strip() == _WORD
+        self._note("llguidance", forced, "a word was forced" if forced else "no effect")
 
     def _grammar_fields(self) -> Iterator[GrammarField]:
         """The names of the field, the likeliest first."""
