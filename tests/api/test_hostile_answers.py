@@ -16,7 +16,7 @@ from harness import Running
 from ouzel.answer import admitting, running
 from ouzel.core.items import Message, Text
 from ouzel.core.request import Request
-from ouzel.core.turns import EngineDelta, TextDelta, Turn, TurnDone
+from ouzel.core.turns import EngineDelta, Halt, TextDelta, Turn, TurnDone
 from ouzel.engines.scripted import Pause, Say, ScriptedEngine
 from wire import checks
 
@@ -30,7 +30,9 @@ class Stubborn(ScriptedEngine):
         super().__init__()
         self.let_go = asyncio.Event()
 
-    async def stream(self, turn: Turn) -> AsyncGenerator[EngineDelta, None]:
+    async def stream(
+        self, turn: Turn, halt: Halt | None = None
+    ) -> AsyncGenerator[EngineDelta, None]:
         yield TextDelta("word")
         while not self.let_go.is_set():
             try:
@@ -137,8 +139,8 @@ async def test_what_is_under_way_cannot_be_continued_yet(
         async for _ in batches:
             pass
     # From the moment at which its end is told, it can; even before it has let everything go.
-    turn = await server.answers.prepare(asked(previous_id=answer.run.id), "local")
-    assert [message.text for message in turn.messages] == ["hi", "a", "hi"]
+    task = await server.answers.prepare(asked(previous_id=answer.run.id), "local", 0.0)
+    assert [message.text for message in task.turn.messages] == ["hi", "a", "hi"]
     await answer.close()
 
 
@@ -150,7 +152,7 @@ async def test_what_is_deleted_can_neither_be_cancelled_nor_continued(serve: Ser
         with pytest.raises(admitting.NotFound):
             await act(answer.run.id, "local")
     with pytest.raises(admitting.RequestError, match="not found"):
-        await server.answers.prepare(asked(previous_id=answer.run.id), "local")
+        await server.answers.prepare(asked(previous_id=answer.run.id), "local", 0.0)
     await answer.close()
     await at_rest(server)
 
