@@ -146,9 +146,28 @@ common = some(
     ),
     user=st.just("someone"),
     stream=st.booleans(),
-    parallel_tool_calls=st.just(True),
-    tools=st.just([]),
+    parallel_tool_calls=st.booleans(),
 )
+efforts = st.sampled_from(["none", "minimal", "low", "medium", "high"])
+verbosities = st.sampled_from(["low", "medium", "high"])
+schemas = st.sampled_from(
+    [
+        None,
+        {},
+        {"type": "object", "properties": {"a": {"type": "string"}}},
+        {
+            "type": "object",
+            "properties": {"a": {"type": ["integer", "null"]}, "b": {"$ref": "#"}},
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    ]
+)
+functions = st.builds(
+    lambda schema: {"name": "act", "description": "Does it.", "parameters": schema}, schemas
+)
+customs = st.just({"name": "write", "description": "Takes text."})
+modes = st.sampled_from(["none", "auto"])
 
 responses_item = st.one_of(
     st.builds(
@@ -177,6 +196,16 @@ responses_item = st.one_of(
         lambda text: {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]},
         said,
     ),
+    st.builds(
+        lambda text: {
+            "type": "mcp_call",
+            "server_label": "notes",
+            "name": "find",
+            "arguments": "{}",
+            "output": text,
+        },
+        said,
+    ),
 )
 valid_responses = joined(
     st.just({"model": "o4-mini"}),
@@ -191,6 +220,14 @@ valid_responses = joined(
         truncation=st.just("disabled"),
         prompt_cache_key=st.just("k"),
         service_tier=st.sampled_from(["auto", "default"]),
+        reasoning=some(effort=efforts, summary=st.sampled_from(["auto", "concise", "detailed"])),
+        text=some(verbosity=verbosities, format=st.just({"type": "text"})),
+        max_tool_calls=st.integers(1, 9),
+        tool_choice=modes,
+        tools=st.tuples(
+            functions.map(lambda tool: {"type": "function", **tool}),
+            customs.map(lambda tool: {"type": "custom", **tool}),
+        ).map(list),
     ),
 )
 
@@ -217,6 +254,13 @@ valid_chat = joined(
         seed=st.integers(-(2**63), 2**63 - 1),
         max_completion_tokens=st.integers(1, 2**31 - 1),
         stream_options=st.just({}),
+        reasoning_effort=efforts,
+        verbosity=verbosities,
+        tool_choice=modes,
+        tools=st.tuples(
+            functions.map(lambda tool: {"type": "function", "function": tool}),
+            customs.map(lambda tool: {"type": "custom", "custom": tool}),
+        ).map(list),
     ),
     st.just({})
     | st.fixed_dictionaries({"logprobs": st.just(True), "top_logprobs": st.integers(0, 20)}),
