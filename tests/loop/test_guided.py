@@ -113,7 +113,7 @@ async def test_only_allowed_tools_are_to_choose_from():
 
 
 async def test_invalid_arguments_are_asked_for_again():
-    bad = Reply((Say('{"city": 3}'),), opening="get_weather\n$", times=1)
+    bad = Reply((Say("{}"),), opening="get_weather\n$", times=1)
     played = await play(
         guided_script(chooses("get_weather"), bad, ARGUMENTS), ask(tools=(WEATHER,))
     )
