@@ -30,6 +30,10 @@ def not_valid(said: str, trouble: str) -> str:
     )
 
 
+CALL_NOW = "Call one of the tools now; do not answer in words."
+"""Says that a call was required."""
+
+
 def wrong_arguments(trouble: str) -> str:
     """Shows the model what was wrong with a call's arguments."""
     return f"The arguments were not valid: {trouble} Write them again, put right."

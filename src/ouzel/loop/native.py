@@ -113,17 +113,24 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
             scene, turn, asking.toolbox, limit, hold=hold or bool(said), mute=bool(asking.notes)
         )
         done = await listener.listen(asking.turn())
-        if listener.overrun and not last:
+        if not last and (listener.overrun or listener.only_thought(done)):
             scene.tally.add("wound_up")
             asking.wind_up(listener.thought, budget)
             budget = max(LEAST_THINKING, budget // 8)
             continue
+        if done.reason == "length":  # a call that is cut is none
+            return Step(said or listener.said, [], "length", False, listener.logprobs)
         wanted = listener.take_calls(asking)
         said = said or listener.said
+        if not wanted and toolbox.required and not asking.trouble:
+            asking.trouble = words.CALL_NOW
         if wanted or not asking.trouble or last:
             break
     if toolbox.required and not wanted:
         raise EngineError("The model made no valid call of a tool, although one was required.")
+    if not (hold or wanted) and listener.said != said:  # it was held, as something was said before
+        scene.emit(scene.output.say(listener.said, listener.logprobs))
+        said += listener.said
     return Step(said, wanted, done.reason, listener.cut or listener.overrun, listener.logprobs)
 
 
@@ -211,6 +218,11 @@ class _Listener:
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         """Those of the text, where it was held."""
         return tuple(self._speech.logprobs)
+
+    def only_thought(self, done: TurnDone) -> bool:
+        """Whether the turn ended by itself after the thinking, with nothing said or called."""
+        nothing = not (self.said.strip() or self._calls or self._speech.calls)
+        return done.reason == "stop" and nothing and bool(self.thought)
 
     async def listen(self, turn: Turn) -> TurnDone:
         """Hear the turn to its end."""

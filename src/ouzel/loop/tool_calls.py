@@ -153,8 +153,7 @@ async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
 def _invocation(scene: Scene, wanted: Wanted, owner: str) -> Invocation:
     asked = wanted.offer.asked
     assert asked is not None  # noqa: S101  # hosted tools are asked for
-    left = scene.clock.left() if scene.clock.limited else TOOL_WITHIN
-    within = min(TOOL_WITHIN, max(LEAST_WITHIN, left / 2))
+    within = min(TOOL_WITHIN, max(LEAST_WITHIN, scene.clock.left() / 2))
     return Invocation(new_id("call"), asked, wanted.offer.name, wanted.arguments, owner, within)
 
 
