@@ -61,6 +61,7 @@ class Worker:
             "key": KEY,
             "connections": 8,
             "log": str(self.log),
+            "prefixes": f"{self.log.parent}/",
             "plan": PLAN,
         }
         self.process.stdin.write(json.dumps(settings).encode() + b"\n")
