@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from ouzel.answer import Answers
 from ouzel.api.app import ApiSettings, create_app
 from ouzel.api.connection import Connection
 from ouzel.api.metrics import Metrics
-from ouzel.core.contracts import Engine
+from ouzel.core.contracts import Engine, Tool
 from ouzel.limits import AtOnce
 from ouzel.store import SqlStore, open_store
 
@@ -50,12 +50,14 @@ async def serving(
     *,
     settings: ApiSettings | None = None,
     max_requests: int = 256,
+    tools: Iterable[Tool] = (),
+    answer_within: float = 60.0,
 ) -> AsyncIterator[Running]:
-    """Serve `engine` on a free loopback port until the block ends."""
+    """Serve `engine`, with these hosted tools, on a free loopback port until the block ends."""
     await engine.start()
     store = open_store(home / "ouzel.db")
     metrics = Metrics(engine)
-    answers = Answers(engine, store, AtOnce(max_requests), metrics, ALIASES)
+    answers = Answers(engine, store, AtOnce(max_requests), metrics, ALIASES, tools, answer_within)
     app = create_app(answers, metrics, settings or ApiSettings())
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

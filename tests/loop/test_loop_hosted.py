@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 from loop_kit import FakeTime, TickingEngine, ask, chooses, guided_script, play
@@ -275,8 +276,6 @@ async def test_a_clients_result_goes_on_where_the_run_stopped():
         CallOutput("out_1", "call_1", (Text("12 degrees"),)),
     )
     script = Script((Reply((Say("Told: {last}"),), last="12 degrees"),))
-    from dataclasses import replace
-
     played = await play(script, replace(ask(tools=(WEATHER,)), input=items))
     assert played.text == "Told: 12 degrees"
     assert [m.role for m in played.turns[0].messages] == ["user", "assistant", "tool"]

@@ -2,29 +2,23 @@ from __future__ import annotations
 
 import asyncio
 
+import loop_kit
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from loop_kit import ask, script, task_for
 
-from doubles import scripted
 from ouzel.core.errors import EngineDied, EngineError
-from ouzel.core.events import Delta, Event, ItemDone, ItemStarted, PartDone, PartStarted
-from ouzel.core.items import Message, Reasoning, TokenLogprob
-from ouzel.core.turns import Turn, TurnMessage, Usage
-from ouzel.engines.scripted import Call, Die, Pause, Say, Step, Stop, Think
+from ouzel.core.events import Delta, Event, ItemStarted
+from ouzel.core.items import Message, Reasoning
+from ouzel.core.turns import TextDelta, Usage
+from ouzel.engines.scripted import Call, Die, Fail, Pause, Say, ScriptedEngine, Step, Stop, Think
 from ouzel.loop.output import Output
 from ouzel.loop.run import Outcome, run
+from ouzel.loop.tally import Tally
 
-TURN = Turn((TurnMessage("user", "hello there"),))
 
-
-async def play(*steps: Step, turn: Turn = TURN) -> tuple[Outcome, list[Event], Output]:
-    engine = scripted(*steps)
-    await engine.start()
-    events: list[Event] = []
-    output = Output()
-    outcome = await run(engine, turn, output, events.append)
-    return outcome, events, output
+async def play(*steps: Step, **more) -> tuple[Outcome | None, list[Event], Output]:
+    played = await loop_kit.play(script(*steps), ask(**more))
+    return played.outcome, played.events, played.output
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -67,8 +61,7 @@ async def test_an_answer_that_was_cut_is_incomplete_and_kept(reason, incomplete)
 
 
 async def test_the_token_limit_cuts_the_answer():
-    turn = Turn(TURN.messages, max_tokens=3)
-    outcome, _, output = await play(Say("a b c d e"), turn=turn)
+    outcome, _, output = await play(Say("a b c d e"), max_output_tokens=3)
     assert outcome.incomplete == "max_output_tokens"
     assert output.items[0].text == "a b c"
 
@@ -80,29 +73,51 @@ async def test_an_empty_answer_is_still_one_message():
     assert kinds(events)[-1] == "item_done"
 
 
-async def test_a_death_in_mid_stream_keeps_what_was_said():
-    engine = scripted(Say("half a sen"), Die("gone"))
+@pytest.mark.parametrize("thinks", ["no", "channel"])
+async def test_a_death_in_mid_stream_keeps_what_was_said(thinks):
+    played = await loop_kit.play(script(Say("half a sen"), Die("gone"), thinks=thinks), fails=True)
+    assert isinstance(played.error, EngineDied)
+    assert kinds(played.events)[-2:] == ["part_done", "item_done"]
+    assert played.items[0].status == "incomplete"
+    assert played.items[0].text == "half a sen"
+
+
+@pytest.mark.parametrize("thinks", ["no", "channel"])
+async def test_a_call_that_nobody_offered_is_an_error(thinks):
+    played = await loop_kit.play(script(Call("weather"), thinks=thinks), fails=True)
+    assert isinstance(played.error, EngineError)
+    assert "none was offered" in played.error.message
+
+
+@pytest.mark.parametrize("status", [400, 500, 503])
+async def test_errors_of_the_engine_are_passed_on(status):
+    played = await loop_kit.play(script(Fail("no", status)), fails=True)
+    assert "no" in str(played.error)
+    assert played.items == []
+
+
+class Silent(ScriptedEngine):
+    """Ends its turns without a word about it."""
+
+    async def stream(self, turn, halt=None):
+        yield TextDelta("half")
+
+
+@pytest.mark.parametrize("thinks", ["no", "channel"])
+async def test_a_turn_without_an_end_is_an_error(thinks):
+    played = await loop_kit.play(Silent(script(Say("x"), thinks=thinks)), fails=True)
+    assert isinstance(played.error, EngineDied)
+    assert played.text == "half"
+
+
+@pytest.mark.parametrize("thinks", ["no", "channel"])
+async def test_cancelling_frees_the_engine_and_closes_the_item(thinks):
+    engine = ScriptedEngine(script(Say("a b"), Pause(60), Say("never"), thinks=thinks))
     await engine.start()
     events: list[Event] = []
     output = Output()
-    with pytest.raises(EngineDied, match="gone"):
-        await run(engine, TURN, output, events.append)
-    assert kinds(events)[-2:] == ["part_done", "item_done"]
-    assert output.items[0].status == "incomplete"
-    assert output.items[0].text == "half a sen"
-
-
-async def test_a_call_that_nobody_offered_is_an_error():
-    with pytest.raises(EngineError, match="none was offered"):
-        await play(Call("weather"))
-
-
-async def test_cancelling_frees_the_engine_and_closes_the_item():
-    engine = scripted(Say("a b"), Pause(60), Say("never"))
-    await engine.start()
-    events: list[Event] = []
-    output = Output()
-    task = asyncio.create_task(run(engine, TURN, output, events.append))
+    job = task_for(engine, ask())
+    task = asyncio.create_task(run(engine, job, output, Tally(), events.append))
     while not events:
         await asyncio.sleep(0)
     task.cancel()
@@ -113,31 +128,9 @@ async def test_cancelling_frees_the_engine_and_closes_the_item():
     assert kinds(events)[-1] == "item_done"
 
 
-@given(st.lists(st.tuples(st.booleans(), st.text(max_size=5)), max_size=20))
-def test_any_order_of_deltas_gives_well_formed_events(pieces: list[tuple[bool, str]]):
-    output = Output()
-    events: list[Event] = []
-    for thinking, text in pieces:
-        events += output.think(text) if thinking else output.say(text)
-    events += output.close()
-    started = [event for event in events if isinstance(event, ItemStarted)]
-    done = [event for event in events if isinstance(event, ItemDone)]
-    assert [e.index for e in started] == [e.index for e in done] == list(range(len(started)))
-    assert [event.item for event in done] == output.items
-    for index, item in enumerate(output.items):
-        of_item = [e for e in events if not isinstance(e, ItemStarted | ItemDone)]
-        mine = [e for e in of_item if e.index == index]
-        assert isinstance(mine[0], PartStarted)
-        assert isinstance(mine[-1], PartDone)
-        assert "".join(e.text for e in mine[1:-1]) == mine[-1].text == item.text
-
-
-def test_logprobs_of_all_deltas_are_in_the_finished_text():
-    output = Output()
-    first, second = TokenLogprob("a", -1.0), TokenLogprob("b", -2.0)
-    output.say("a", (first,))
-    output.say("b", (second,))
-    output.close()
-    message = output.items[0]
-    assert isinstance(message, Message)
-    assert message.parts[0].logprobs == (first, second)
+def test_counts_are_kept_by_name():
+    tally = Tally()
+    tally.add("calls")
+    tally.add("calls", 2)
+    tally.add("hurried")
+    assert tally.counts() == {"calls": 3, "hurried": 1}
