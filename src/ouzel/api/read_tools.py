@@ -176,7 +176,7 @@ def _chat_function(value: Any, path: Path) -> Any:
     return _function(value, path, _CHAT_FUNCTION, strict_by_default=False)
 
 
-_GRAMMAR = {"syntax": choice("lark", "regex"), "definition": string(65_536, shortest=1)}
+_GRAMMAR = {"syntax": choice("lark", "regex"), "definition": string(50_000, shortest=1)}
 _TEXT_FORMAT = record({"type": anything})
 
 
