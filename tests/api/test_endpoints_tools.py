@@ -55,3 +55,53 @@ async def test_a_hosted_tool_that_is_not_here_is_refused(
         assert reply.status == 400
         error = checks.check_error(await reply.read())["error"]
         assert (error["param"], error["code"]) == ("tools[0].type", "unsupported_parameter")
+
+
+async def test_what_was_asked_is_kept_and_given_back(serve: Any, http: Any) -> None:
+    server = await serve(scripted())
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    sent = {
+        "input": [
+            {"role": "user", "content": "Write JSON."},
+            {"type": "function_call", "call_id": "c", "name": "act", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "done"},
+            {"role": "user", "content": "hello"},
+        ],
+        "tools": [
+            {"type": "function", "name": "act", "parameters": schema, "strict": False},
+            {"type": "custom", "name": "write"},
+        ],
+        "tool_choice": "none",
+        "parallel_tool_calls": False,
+        "max_tool_calls": 2,
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "text": {"verbosity": "low"},
+    }
+    url = f"{server.base_url}/responses"
+    async with http.post(url, json={**RESPONSES[1], **sent}) as reply:
+        made = checks.check_response(await reply.read())
+    assert [tool["name"] for tool in made["tools"]] == ["act", "write"]
+    assert made["tools"][0]["parameters"] == schema
+    for name in ("tool_choice", "parallel_tool_calls", "max_tool_calls", "reasoning"):
+        assert made[name] == sent[name]
+    async with http.get(f"{url}/{made['id']}") as reply:
+        assert checks.check_response(await reply.read()) == made
+    async with http.get(f"{url}/{made['id']}/input_items?order=asc") as reply:
+        page = checks.check_input_items(await reply.read())
+    assert [item["type"] for item in page["data"]] == [
+        *("message", "function_call", "function_call_output", "message")
+    ]
+    stream = {**RESPONSES[1], **sent, "stream": True}
+    async with http.post(url, json=stream) as reply:
+        seen = checks.check_response_stream(await reply.read())
+    assert seen.response["tools"] == made["tools"]
+
+
+async def test_calls_and_outputs_that_do_not_match_are_refused(serve: Any, http: Any) -> None:
+    server = await serve(scripted())
+    orphan = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    async with http.post(
+        f"{server.base_url}/responses", json={"model": "o4-mini", "input": [orphan]}
+    ) as reply:
+        assert reply.status == 400
+        assert checks.check_error(await reply.read())["error"]["param"] == "input"
