@@ -33,8 +33,8 @@ from ouzel.store import open_store
 MOST_MS = 2.0
 """Milliseconds that the loop may add to each engine turn."""
 
-TAIL = 16
-"""Tokens after the question that belong to the model's own template and to the turn's opening."""
+EDGE = 16
+"""Tokens that are not told apart: those of the model's template around a message."""
 
 # Two tokens of a choice, a dozen of arguments, twenty of an answer: as long as such turns are.
 _SCRIPT = """
@@ -288,9 +288,9 @@ class _Read:
     own: int
 
     @property
-    def again(self) -> int:
-        """Tokens that were read although they do not belong to the question."""
-        return self.prompt - self.cached - self.own
+    def read(self) -> int:
+        """Tokens that the engine had to read."""
+        return self.prompt - self.cached
 
 
 async def _read_again(bench: Bench, url: str) -> list[Row]:
@@ -303,34 +303,46 @@ async def _read_again(bench: Bench, url: str) -> list[Row]:
             *(_read(who, question, _TOOLS) for question in questions[_IN_TURN - 1 :])
         )
         other = await _read(who, first, _OTHER_TOOLS)
+    # What a request with another tool and question has in common with those before it.
+    fixed = other.cached
+    beside = [each.read - each.own for each in then]
     return [
         Row(
             "first request after the start: prompt tokens read",
-            begun.prompt - begun.cached,
+            begun.read,
             "",
-            note=f"of {begun.prompt}: what the fixed prefix does not hold, two tools and the "
-            "question",
+            note=f"of {begun.prompt}; two tools and the question are new",
         ),
-        _cost(f"{len(then)} more, one after the other, the same tools", then),
-        _cost(f"{len(together)} more at once, the same tools", together),
+        _cost("first request: of the fixed prefix read", [begun], fixed, aim=False),
+        _cost(f"{len(then)} more, one after the other: of the fixed prefix read", then, fixed),
+        Row(
+            "the same: prompt tokens read beside the question, most",
+            max(beside),
+            "",
+            Aim("<=", EDGE),
+            note=f"same tools; the model's template has some after the question, up to {EDGE}",
+            samples=tuple(map(float, beside)),
+        ),
+        _cost(f"{len(together)} more at once: of the fixed prefix read", together, fixed),
         Row(
             "one more, another tool: prompt tokens read",
-            other.prompt - other.cached,
+            other.read,
             "",
-            note=f"of {other.prompt}: the tool and the question are new",
+            note=f"of {other.prompt}; the tool and the question are new",
         ),
     ]
 
 
-def _cost(what: str, reads: Sequence[_Read]) -> Row:
-    shown = ", ".join(f"{each.prompt - each.cached} of {each.prompt}" for each in reads)
+def _cost(what: str, reads: Sequence[_Read], fixed: int, *, aim: bool = True) -> Row:
+    missing = [max(0, fixed - each.cached) for each in reads]
+    shown = ", ".join(f"{each.read} of {each.prompt}" for each in reads)
     return Row(
-        f"{what}: prompt tokens read beside the question, most",
-        max(each.again for each in reads),
+        f"{what}, most",
+        max(missing),
         "",
-        Aim("<=", TAIL),
-        note=f"read: {shown}; up to {TAIL} are the template's, after the question",
-        samples=tuple(float(each.again) for each in reads),
+        Aim("<=", EDGE) if aim else None,
+        note=f"of about {fixed}; up to {EDGE} are where it joins the tools; in all {shown}",
+        samples=tuple(map(float, missing)),
     )
 
 
