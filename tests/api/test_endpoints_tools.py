@@ -105,3 +105,42 @@ async def test_calls_and_outputs_that_do_not_match_are_refused(serve: Any, http:
     ) as reply:
         assert reply.status == 400
         assert checks.check_error(await reply.read())["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize(
+    ("tool", "where", "where_in_chat"),
+    [
+        (
+            {
+                "type": "function",
+                "name": "f",
+                "parameters": {"type": "object", "properties": {"a": {"pattern": "("}}},
+            },
+            "parameters",
+            "function.parameters",
+        ),
+        (
+            {
+                "type": "custom",
+                "name": "c",
+                "format": {"type": "grammar", "syntax": "regex", "definition": "("},
+            },
+            "format.definition",
+            "custom.format.grammar.definition",
+        ),
+    ],
+)
+async def test_what_only_the_loop_can_tell_is_named_in_each_protocol(
+    serve: Any, http: Any, tool: dict[str, Any], where: str, where_in_chat: str
+) -> None:
+    server = await serve(scripted())
+    inner = {key: value for key, value in tool.items() if key != "type"}
+    if tool["type"] == "custom":
+        inner["format"] = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "("}}
+    in_chat = {"type": tool["type"], tool["type"]: inner}
+    for (path, body), sent, place in ((RESPONSES, tool, where), (CHAT, in_chat, where_in_chat)):
+        url = f"{server.base_url}/{path}"
+        async with http.post(url, json={**body, "tools": [sent]}) as reply:
+            assert reply.status == 400, await reply.text()
+            error = checks.check_error(await reply.read())["error"]
+        assert error["param"] == f"tools[0].{place}"

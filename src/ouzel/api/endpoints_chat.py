@@ -14,7 +14,9 @@ from starlette.responses import Response
 from ouzel.answer import Answer, Answers
 from ouzel.api import read_chat, write_chat
 from ouzel.api.endpoints import OWNER, Exchange, answer_within, as_json, failed, watched
+from ouzel.api.read_tools import param_in_chat
 from ouzel.api.sse import EventStream
+from ouzel.core.errors import RequestError
 from ouzel.core.events import Delta, Event, RunFinished
 from ouzel.core.request import Request as Asked
 from ouzel.core.runs import Run
@@ -52,8 +54,10 @@ class ChatEndpoints:
         try:
             for choice in range(n):
                 answers.append(await self._answers.open(_choice(asked, choice), OWNER))
-        except BaseException:
+        except BaseException as error:
             await _close(answers)
+            if isinstance(error, RequestError):
+                error.param = param_in_chat(error.param)
             raise
         return answers
 

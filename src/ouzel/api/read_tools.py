@@ -6,14 +6,15 @@ Everything else is in tables, as in the other readers. Pure; it knows nothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from ouzel.api.read_common import TOOL_NAME, tool_name
-from ouzel.api.read_errors import Path, invalid, literal, not_together, show, wrong_type
+from ouzel.api.read_errors import Path, invalid, literal, show, wrong_type
 from ouzel.api.read_schema import compact, fits_strict, read_schema
+from ouzel.api.read_tool_choice import Wish, called, choice_reader, settled, within
 from ouzel.api.reading import (
     Reader,
     anything,
@@ -83,20 +84,33 @@ def read_offer(protocol: Protocol, given: Mapping[str, Any], hosted: frozenset[s
     Raises:
         RequestError: also when the choice and the tools do not go together.
     """
-    tools_reader, choice_reader = _readers(protocol, hosted)
+    read_tools, read_choice = _readers(protocol, hosted)
     tools: tuple[ToolSpec, ...] = ()
     if "tools" in given:
-        tools = tools_reader(given["tools"], ("tools",))
+        tools = read_tools(given["tools"], ("tools",))
         _check_unlike(tools, protocol)
     if "tool_choice" not in given:
         return Offer(tools)
-    wish: _Wish = choice_reader(given["tool_choice"], ("tool_choice",))
-    return Offer(tools, _settled(wish, tools))
+    wish: Wish = read_choice(given["tool_choice"], ("tool_choice",))
+    return Offer(tools, settled(wish, tools))
 
 
-def called(tool: ToolSpec) -> str:
-    """The name under which a tool is chosen: hosted ones go by their type."""
-    return tool.type if isinstance(tool, HostedTool) else tool.name
+def param_in_chat(param: str | None) -> str | None:
+    """Where something of a tool stands in Chat Completions.
+
+    Args:
+        param: where it stands in Responses; what is not of a function or a custom tool stays.
+    """
+    for old, new in _CHAT_PLACES.items():
+        if param is not None and param.startswith("tools[") and param.endswith(f"].{old}"):
+            return param.removesuffix(old) + new
+    return param
+
+
+_CHAT_PLACES = {
+    "parameters": "function.parameters",
+    "format.definition": "custom.format.grammar.definition",
+}
 
 
 def _check_unlike(tools: Sequence[ToolSpec], protocol: Protocol) -> None:
@@ -242,12 +256,6 @@ _responses_custom = _custom(
 _chat_custom = _custom({"name": TOOL_NAME, "description": text, "format": _CHAT_FORMAT})
 
 
-def _within(key: str, inner: Reader) -> Reader:
-    """Chat Completions put a tool into an object of its own: `{"type": key, key: {...}}`."""
-    fields = record({"type": anything, key: inner}, required=(key,))
-    return lambda value, path: fields(value, path)[key]
-
-
 def _hosted(value: Any, path: Path) -> Any:
     """The settings are the tool's own to check."""
     settings = {key: inner for key, inner in value.items() if key != "type" and inner is not None}
@@ -263,89 +271,13 @@ MOST_SETTINGS = 262_144
 """Characters of a hosted tool's settings; ours to choose."""
 
 
-# The choice.
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """A tool choice before it is held against the tools.
-
-    Args:
-        wanted: (kind of tool, name) of each tool that may be called, None for all.
-        place: where the first name stands, for errors.
-    """
-
-    mode: Literal["none", "auto", "required"]
-    form: Literal["mode", "named", "allowed"] = "mode"
-    wanted: tuple[tuple[str, str], ...] | None = None
-
-
-_MODE = choice("none", "auto", "required")
-
-
-def _reference(key: str, fields: Reader) -> Reader:
-    """A tool by name: (kind, name)."""
-    return lambda value, path: (key, fields(value, path)["name"])
-
-
-def _by_type(value: Any, path: Path) -> Any:
-    _TEXT_FORMAT(value, path)  # nothing but a type
-    return ("hosted", value["type"])
-
-
-_NAMED = record({"type": anything, "name": string(128, shortest=1)}, required=("name",))
-_INNER_NAMED = record({"name": string(128, shortest=1)}, required=("name",))
-
-_REFERENCES: Mapping[Protocol, Mapping[str, Reader]] = {
-    "responses": {
-        "function": _reference("function", _NAMED),
-        "custom": _reference("custom", _NAMED),
-    },
-    "chat": {
-        "function": _reference("function", _within("function", _INNER_NAMED)),
-        "custom": _reference("custom", _within("custom", _INNER_NAMED)),
-    },
-}
-
 _TOOLS: Mapping[Protocol, Mapping[str, Reader]] = {
     "responses": {"function": _responses_function, "custom": _responses_custom},
     "chat": {
-        "function": _within("function", _chat_function),
-        "custom": _within("custom", _chat_custom),
+        "function": within("function", _chat_function),
+        "custom": within("custom", _chat_custom),
     },
 }
-
-
-def _allowed(protocol: Protocol, references: Reader) -> Reader:
-    rows = {
-        "mode": choice("auto", "required"),
-        "tools": array(references, MOST_TOOLS, shortest=1),
-    }
-    if protocol == "responses":
-        fields = record({"type": anything, **rows}, required=("mode", "tools"))
-    else:
-        fields = _within("allowed_tools", record(rows, required=("mode", "tools")))
-
-    def read(value: Any, path: Path) -> Any:
-        allowed = fields(value, path)
-        return _Wish(allowed["mode"], "allowed", tuple(dict.fromkeys(allowed["tools"])))
-
-    return read
-
-
-def _one(reader: Reader) -> Reader:
-    return lambda value, path: _Wish("required", "named", (reader(value, path),))
-
-
-def _choice_of(objects: Reader) -> Reader:
-    def read(value: Any, path: Path) -> Any:
-        if type(value) is str:
-            return _Wish(_MODE(value, path))
-        if type(value) is not dict:
-            raise wrong_type(path, "one of a string or object", value)
-        return objects(value, path)
-
-    return read
 
 
 @cache
@@ -353,37 +285,4 @@ def _readers(protocol: Protocol, hosted: frozenset[str]) -> tuple[Reader, Reader
     """The readers of `tools` and of `tool_choice` on a server with these hosted tools."""
     later = [kind for kind in HOSTED_TYPES if kind not in hosted]
     tool = tagged("type", {**_TOOLS[protocol], **dict.fromkeys(sorted(hosted), _hosted)}, later)
-    references: dict[str, Reader] = {
-        **_REFERENCES[protocol],
-        **dict.fromkeys(sorted(hosted), _by_type),
-    }
-    objects = {kind: _one(reader) for kind, reader in references.items()}
-    objects["allowed_tools"] = _allowed(protocol, tagged("type", references, later))
-    return (
-        array(tool, MOST_TOOLS),
-        _choice_of(tagged("type", objects, (*later, "computer_use"))),
-    )
-
-
-_KINDS: Mapping[str, Callable[[ToolSpec], bool]] = {
-    "function": lambda tool: isinstance(tool, FunctionTool),
-    "custom": lambda tool: isinstance(tool, CustomTool),
-    "hosted": lambda tool: isinstance(tool, HostedTool),
-}
-
-
-def _settled(wish: _Wish, tools: Sequence[ToolSpec]) -> ToolChoice:
-    """Hold the wish against what is offered."""
-    path: Path = ("tool_choice",)
-    if not tools and (wish.mode == "required" or wish.wanted is not None):
-        raise not_together(
-            path,
-            "Invalid value for 'tool_choice': it asks for tools, but no 'tools' are specified.",
-        )
-    if wish.wanted is None:
-        return ToolChoice(wish.mode)
-    for kind, name in wish.wanted:
-        if not any(_KINDS[kind](tool) and called(tool) == name for tool in tools):
-            what = f"{kind} {literal(name)}" if kind != "hosted" else literal(name)
-            raise invalid(path, f"tool choice {what} not found in 'tools' parameter")
-    return ToolChoice(wish.mode, tuple(name for _, name in wish.wanted), wish.form)
+    return array(tool, MOST_TOOLS), choice_reader(protocol, hosted, later, MOST_TOOLS)
