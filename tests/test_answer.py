@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from answer_kit import ask, read, room
 from doubles import scripted
-from ouzel.answer import Answers
 from ouzel.core.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -18,23 +18,15 @@ from ouzel.core.errors import (
     TooManyRequests,
 )
 from ouzel.core.events import Delta, Event, RunFinished
-from ouzel.core.items import Message, Text
-from ouzel.core.request import Request, Sampling
-from ouzel.core.runs import Run
-from ouzel.engines.scripted import Die, Fail, Pause, Say, ScriptedEngine
-from ouzel.limits import AtOnce
+from ouzel.core.request import Sampling
+from ouzel.engines.scripted import (
+    Die,
+    Fail,
+    Pause,
+    Say,
+    ScriptedEngine,
+)
 from ouzel.store import SqlStore, open_store
-
-
-class Ledger:
-    """A meter that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[Run, float | None]] = []
-
-    def run_finished(self, run: Run, seconds: float, first_token: float | None) -> None:
-        assert seconds >= 0
-        self.runs.append((run, first_token))
 
 
 @pytest.fixture
@@ -42,27 +34,6 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
     opened = open_store(tmp_path / "ouzel.db")
     yield opened
     await opened.close()
-
-
-async def room(engine: ScriptedEngine, store: SqlStore, most: int = 10) -> Answers:
-    await engine.start()
-    return Answers(engine, store, AtOnce(most), Ledger(), ("o4-mini",))
-
-
-def ask(text: str = "hello", **more) -> Request:
-    values = {"protocol": "responses", "model": "o4-mini", "store": True} | more
-    return Request(input=(Message("msg_1", "user", (Text(text),)),), **values)
-
-
-async def read(answers: Answers, request: Request, owner: str = "ann") -> tuple[Run, list[Event]]:
-    answer = await answers.open(request, owner)
-    events: list[Event] = []
-    try:
-        async for batch in answer.batches():
-            events.extend(batch)
-    finally:
-        await answer.close()
-    return answer.run, events
 
 
 async def test_a_run_is_answered_kept_and_counted(store):
@@ -100,8 +71,9 @@ async def test_a_run_continues_an_earlier_one(store):
     engine = scripted()
     answers = await room(engine, store)
     first, _ = await read(answers, ask("one"))
-    turn = await answers.prepare(ask("two", previous_id=first.id), "ann")
-    assert [message.text for message in turn.messages] == ["one", "You said: one", "two"]
+    task = await answers.prepare(ask("two", previous_id=first.id), "ann", 0.0)
+    shown = [message.text for message in task.turn.messages]
+    assert shown == ["one", "You said: one", "two"]
 
 
 @pytest.mark.parametrize("owner", ["bob", "ann"])
@@ -150,7 +122,7 @@ async def test_a_death_in_mid_stream_ends_with_failed_and_keeps_what_was_said(st
 
 async def test_an_unexpected_error_is_not_shown(store, caplog):
     class Broken(ScriptedEngine):
-        def stream(self, turn):
+        def stream(self, turn, halt=None):
             raise ZeroDivisionError("secret detail")
 
     answers = await room(Broken(), store)
