@@ -355,10 +355,11 @@ async def _find_out(line: Line, birth: Birth, known: str) -> Findings:
     led = "guided" in (birth.tool_style, birth.expected) and birth.tool_style != "native"
     known += " led" if led else ""
     notes = await asyncio.to_thread(read_notes, birth.home)
+    prober = Prober(line, birth.served_as, PROBE_WITHIN, "llamacpp", birth.meter)
     if notes is not None and notes.about == known:
         birth.meter.suppose(notes.pace)
+        await prober.pace()  # the machine may be busier, or less so, than it was then
         return notes.findings
-    prober = Prober(line, birth.served_as, PROBE_WITHIN, "llamacpp", birth.meter)
     found = await prober.of_the_model(SAMPLING, led=led)
     await asyncio.to_thread(write_notes, birth.home, known, birth.path, found, birth.meter.pace)
     return found

@@ -151,6 +151,15 @@ class Prober:
         await self._forms()
         return self._findings()
 
+    async def pace(self) -> None:
+        """Only have the meter told how fast it is, in an answer of a few tokens.
+
+        Raises:
+            EngineError: a plain request fails.
+        """
+        body = self._body(replace(_THINK, max_tokens=BRIEF), KNOWN["llamacpp"])
+        await hear(self._client, body, self._within, self._meter, strict=True)
+
     def _findings(self) -> Findings:
         return Findings(frozenset(self._can), self._thinks, self._dialect, tuple(self._seen))
 
