@@ -274,6 +274,25 @@ async def test_calls_written_as_prose_are_calls(prose):
     assert played.tally == {"calls": 1, "repaired_calls": 1}
 
 
+@pytest.mark.parametrize("between", ["\n", "\n\n", " "])
+async def test_white_space_around_calls_in_prose_is_no_message(between):
+    call = '<tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>'
+    said = f"{between}{call}{between}{call}{between}"
+    played = await play(script(Say(said)), ask(tools=(WEATHER,)))
+    assert played.kinds == ["function_call", "function_call"]
+
+
+async def test_arguments_without_an_end_stop_with_the_time():
+    now = FakeTime()
+    engine = TickingEngine(
+        script(*[Call("get_weather", "[")] * 500, pace=Pace(1000, 10)), now, seconds=1
+    )
+    played = await play(engine, ask(tools=(WEATHER,), effort="none"), clock=Clock(60, now.at, now))
+    assert now.at - 1000 <= 62
+    assert calls(played) == []
+    assert played.outcome.status == "incomplete"
+
+
 async def test_prose_that_is_an_invalid_call_is_asked_for_again():
     prose = '<tool_call>{"name": "get_weather", "arguments": {}}</tool_call>'
     replies = (Reply((Say(prose),), times=1), Reply((Call("get_weather", OSLO),)))

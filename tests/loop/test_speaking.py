@@ -103,6 +103,15 @@ def test_the_point_of_a_number_ends_nothing():
     assert stage.close().rstrip() == "Pi is about 3.14 or so."
 
 
+@pytest.mark.parametrize("start", ['{"name": "', '```json\n{"a": "', "<tool_call>"])
+def test_what_may_become_a_call_does_not_stop_the_clock(start):
+    stage = Stage(within=100, names=("f",))
+    assert stage.hear(start, *["and so on "] * 300, each=1)
+    assert stage.now.at - 1000 <= 101
+    stage.close()
+    assert stage.speech.cut
+
+
 def test_a_block_of_code_is_closed():
     stage = Stage(within=100)
     stage.hear("Look:\n```python\n", "x = 1\n", each=45)
