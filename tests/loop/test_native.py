@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 from loop_kit import FakeTime, TickingEngine, ask, play, script
 
@@ -9,7 +11,7 @@ from ouzel.core.errors import EngineError
 from ouzel.core.items import CustomCall, FunctionCall, Reasoning
 from ouzel.core.request import CustomTool, Format, FunctionTool, Grammar, ToolChoice
 from ouzel.core.turns import Pace
-from ouzel.engines.scripted import Call, Pause, Reply, Say, Script, Stop, Think
+from ouzel.engines.scripted import Call, Pause, Reply, Say, Script, ScriptedEngine, Stop, Think
 from ouzel.loop.budget import NATIVE, Clock
 
 CITY = (
@@ -147,6 +149,49 @@ async def test_a_summary_belongs_to_the_thinking_before_the_answer(summary):
     assert "Working it out." in reasoning.summary[0]
     assert played.text == "It is 42."
     assert played.tally["summaries"] == 1
+
+
+class OneSlot(ScriptedEngine):
+    """Takes one turn at a time, as an engine with a single slot does."""
+
+    async def stream(self, turn, halt=None):
+        assert self.active == 0, "a second turn while the first is open"
+        async with aclosing(super().stream(turn, halt)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
+SUMMED = Script(
+    (
+        Reply((Say("Working it out."),), last="Sum up"),
+        Reply((Think("hm hm"), Say("It is 42, all in all."))),
+    )
+)
+
+
+async def test_a_summary_needs_no_second_slot():
+    played = await play(OneSlot(SUMMED), ask(summary="auto"))
+    assert played.kinds == ["reasoning", "message"]
+
+
+async def test_a_summarys_prompt_is_not_the_steps():
+    played = await play(SUMMED, ask(summary="auto"))
+    usage = played.outcome.usage
+    assert usage.input_tokens == await played.engine.count_tokens(played.turns[0])
+    assert usage.output_tokens == 2 + 6 + 3
+    assert usage.reasoning_tokens == 2 + 3
+
+
+@pytest.mark.parametrize("most", range(3, 12))
+async def test_with_a_summary_the_limit_of_the_request_holds_too(most):
+    played = await play(SUMMED, ask(summary="auto", max_output_tokens=most))
+    assert played.outcome.usage.output_tokens <= most
+
+
+async def test_thinking_in_a_channel_is_never_the_answer():
+    replies = (Reply((Think("secret thought"),), last=NOTES), Reply((LONG,)))
+    played = await play(Script(replies, context_window=50_000), ask(effort="low"))
+    assert "secret" not in played.text
 
 
 async def test_no_summary_without_thinking_nor_unasked():
@@ -420,6 +465,25 @@ async def test_a_format_is_kept_beside_tools():
     played = await play(script(Call("get_weather", OSLO)), request)
     assert calls(played) == [("get_weather", OSLO)]
     assert played.text == ""
+
+
+async def test_json_that_is_cut_by_the_limit_is_kept_and_incomplete():
+    format = Format("json_schema", "x", schema='{"type":"object"}')
+    played = await play(
+        script(Say('{"n": [1, 2, 3, 4, 5]}')), ask(format=format, max_output_tokens=3)
+    )
+    assert played.outcome.incomplete == "max_output_tokens"
+    assert played.text.startswith('{"n":')
+
+
+async def test_what_was_said_when_the_limit_came_is_kept_though_a_try_was_given_up():
+    replies = (
+        Reply((Say("Let me look. "), Call("get_weather", "{}")), times=1),
+        Reply((Say("I could not"), Stop("length"))),
+    )
+    played = await play(Script(replies), ask(tools=(WEATHER,)))
+    assert played.outcome.status == "incomplete"
+    assert played.text.endswith("I could not")
 
 
 async def test_an_answer_goes_out_as_it_comes():
