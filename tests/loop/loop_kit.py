@@ -143,12 +143,12 @@ async def play(
     tools: Iterable[Tool] = (),
     history: Iterable[Item] = (),
     clock: Clock | None = None,
-    fails: bool = False,
+    fails: bool | None = False,
 ) -> Played:
     """Run the loop to its end; whatever happens, its events have to be well formed.
 
     Args:
-        fails: it is to end with an error, which is then in the result.
+        fails: it is to end with an error, which is then in the result; None lets it do either.
     """
     engine = played if isinstance(played, ScriptedEngine) else ScriptedEngine(played)
     await engine.start()
@@ -157,10 +157,10 @@ async def play(
     try:
         result.outcome = await run(engine, task, result.output, result.counts, result.events.append)
     except Exception as error:
-        if not fails:
+        if fails is False:
             raise
         result.error = error
-    assert fails == (result.error is not None)
+    assert fails in (None, result.error is not None)
     check_events(result.events, result.items)
     assert engine.active == 0
     return result
