@@ -45,7 +45,7 @@ async def who(url: str) -> AsyncIterator[Asking]:
         ("none", 1, "responses"),
         ("none", 2, "chat"),
         ("two_step", 0, "responses"),
-        ("two_step", 1, "chat"),
+        ("two_step", 3, "chat"),
     ],
 )
 async def test_tools(who: Asking, kind: tool_tasks.Kind, number: int, api: str) -> None:
