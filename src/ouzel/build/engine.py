@@ -15,8 +15,9 @@ from ouzel.build.report import Report
 from ouzel.config import Settings
 from ouzel.core.contracts import Capability, Engine, ToolStyle
 from ouzel.core.errors import OuzelError
+from ouzel.core.request import Sampling
 from ouzel.core.turns import Turn
-from ouzel.engines.local import LocalEngine, Overrides
+from ouzel.engines.local import AS_THE_API, LocalEngine, Overrides
 from ouzel.engines.scripted import ScriptedEngine, ScriptError, load_script
 from ouzel.engines.upstream import Timeouts
 from ouzel.engines.weights import (
@@ -109,8 +110,21 @@ def _embedded(settings: Settings, weights: ResolvedModel, warm: Sequence[Turn]) 
         tool_style=decided_style(settings),
         expects=weights.entry.tool_style if weights.entry is not None else None,
         warm=warm,
+        defaults=_sampling(weights),
     )
     return Plan(engine, f"Loading {weights.name}", weights.aliases)
+
+
+def _sampling(weights: ResolvedModel) -> Sampling:
+    """What is sampled with where a request leaves it open: as the publisher of the weights does,
+    else as the API's reference says."""
+    entry = weights.entry
+    if entry is None:
+        return AS_THE_API
+    return Sampling(
+        temperature=1.0 if entry.temperature is None else entry.temperature,
+        top_p=1.0 if entry.top_p is None else entry.top_p,
+    )
 
 
 def decided_style(settings: Settings) -> ToolStyle | None:

@@ -32,11 +32,16 @@ from ouzel.build.report import Report
 from ouzel.config import Settings
 from ouzel.core.errors import OuzelError
 from ouzel.core.events import Failure
+from ouzel.core.turns import Turn, TurnMessage
 from ouzel.limits import AtOnce
+from ouzel.loop import guided_words
 from ouzel.store import open_store
 
 _log = logging.getLogger(__name__)
 _STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
+_WORDS = Turn((*guided_words.prefix(), TurnMessage("system", "Tools:")))
+"""What every prompt with tools begins with, for models that are led to call them."""
+
 _KEEP_OPEN = 75
 """Seconds that an idle connection is kept. Pools of clients give theirs up after 5 to 60, and it
 should be they who do: a request that meets a closing connection is lost."""
@@ -54,7 +59,7 @@ def serve(settings: Settings, report: Report) -> None:
     """Run until stopped. Raises OuzelError if it cannot start."""
     _log_to_stderr(settings.log_level)
     with _bind(settings.host, settings.port) as listener, _claimed(settings.home):
-        plan = plan_engine(settings, report)
+        plan = plan_engine(settings, report, warm=(_WORDS,))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, plan, listener, report))
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from ouzel.core.contracts import EngineInfo, EngineState, ToolStyle
 from ouzel.core.errors import EngineError, EngineUnavailable
+from ouzel.core.request import Sampling
 from ouzel.core.turns import EngineDelta, Halt, Pace, Turn
 from ouzel.engines.local_life import CONNECTIONS, FAREWELL, Birth, Life, begin
 from ouzel.engines.machine import Overrides
@@ -48,6 +49,7 @@ class Restarts:
 
 
 AS_FITS: Final = Overrides()
+AS_THE_API: Final = Sampling(temperature=1.0, top_p=1.0)
 TRY_AGAIN: Final = Restarts()
 
 SUPPOSED: Final = Pace(prefill=50.0, decode=20.0)
@@ -74,6 +76,7 @@ class LocalEngine:
             when that is tried at the start.
         warm: turns whose prompts every slot should hold before the first request, the most
             needed first; see `local_prefix`.
+        defaults: the sampling where a request leaves it open; temperature and top_p are set.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class LocalEngine:
         tool_style: ToolStyle | None = None,
         expects: ToolStyle | None = None,
         warm: Sequence[Turn] = (),
+        defaults: Sampling = AS_THE_API,
     ) -> None:
         self._meter = PaceMeter(SUPPOSED)
         self._birth = Birth(
@@ -101,6 +105,7 @@ class LocalEngine:
             tool_style=tool_style,
             expected=expects,
             warm=tuple(warm),
+            defaults=defaults,
         )
         self._hung_after = hung_after
         self._restarts = restarts

@@ -18,6 +18,7 @@ import psutil
 
 from ouzel.core.contracts import Capability, EngineInfo, ToolStyle
 from ouzel.core.errors import EngineError, OuzelError, RequestError, WeightsError
+from ouzel.core.request import Sampling
 from ouzel.core.turns import Turn
 from ouzel.engines.local_child import Child, ChildError
 from ouzel.engines.local_notes import about, read_notes, write_notes
@@ -92,6 +93,7 @@ class Birth:
         tool_style: what the user says of how the model is brought to call tools.
         expected: what the catalogue says of it.
         warm: turns whose prompts every slot should hold before the first request.
+        defaults: the sampling where a request leaves it open.
         findings: what the weights can, None until it was found out.
     """
 
@@ -104,6 +106,7 @@ class Birth:
     tool_style: ToolStyle | None = None
     expected: ToolStyle | None = None
     warm: tuple[Turn, ...] = ()
+    defaults: Sampling = Sampling(temperature=1.0, top_p=1.0)
     findings: Findings | None = None
 
     @property
@@ -163,7 +166,7 @@ class Life:
             ("restarts", str(restarts)),
         )
         found = self.findings
-        style = style_of(found.capabilities, birth.tool_style, birth.expected)
+        style = style_of(found.capabilities, *_styles(birth))
         return EngineInfo(
             model=birth.served_as,
             context_window=self.window,
@@ -175,6 +178,7 @@ class Life:
                 ("tool style", _style_said(style, birth)),
                 *((f"can {name}", how) for name, how in found.seen),
             ),
+            defaults=birth.defaults,
             thinks=found.thinks,
             tool_style=style,
         )
@@ -334,7 +338,7 @@ async def _connect(child: Child, birth: Birth, loaded: Loaded, began: float) -> 
         )
         await speaker.start()
         facts = (*loaded.facts, ("context of a request", f"{window} tokens"))
-        if birth.warm:
+        if birth.warm and style_of(found.capabilities, *_styles(birth)) == "guided":
             slots = loaded.plan.slots
             shelf = Shelf(birth.prefixes, loaded.about, birth.served_as, slots)
             how = await warm(line, shelf, birth.warm, found.dialect, birth.meter)
@@ -348,6 +352,11 @@ async def _connect(child: Child, birth: Birth, loaded: Loaded, began: float) -> 
         raise
     took = time.monotonic() - began
     return Life(child, speaker, loaded.plan, window, found, facts, took, line)
+
+
+def _styles(birth: Birth) -> tuple[ToolStyle | None, ToolStyle | None]:
+    """What is said of the way to tool calls: by the user, and by the catalogue."""
+    return birth.tool_style, birth.expected
 
 
 async def _find_out(line: Line, birth: Birth, known: str) -> Findings:

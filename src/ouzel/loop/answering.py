@@ -18,11 +18,15 @@ from ouzel.core.request import Format
 from ouzel.core.turns import CallDelta, Halt, TextDelta, ThinkingDelta, Turn, TurnDone, TurnMessage
 from ouzel.loop import answer_words as words
 from ouzel.loop.bounds import ANY_OBJECT, bound
+from ouzel.loop.budget import ANSWER_SHARE, answer_tokens
 from ouzel.loop.native import Step
 from ouzel.loop.scene import Scene
 from ouzel.loop.schemas import schema
 from ouzel.loop.schemas_repair import repair
 from ouzel.loop.speaking import Speech
+
+MOST_TOKENS: Final = 4096
+"""Tokens of JSON after which a model is held not to come to an end."""
 
 TRIES: Final = 3
 """Times that JSON is asked for until it is valid."""
@@ -69,22 +73,35 @@ async def structured(scene: Scene, turn: Turn) -> Step:
     """
     text = schema_of(scene.request.format)
     checked = schema(text)
-    ask = bound(scene.info, turn, text)
+    ask = replace(bound(scene.info, turn, text), max_tokens=_first_tokens(scene))
     trouble = ""
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         speech, done = await _held(scene, ask)
         said = speech.text
-        if done.reason in ("length", "filter"):
-            return Step(say(scene, said, speech.logprobs), [], done.reason)
         trouble = checked.check(said) or ""
-        if not trouble:
+        if not trouble and done.reason != "filter":
+            return Step(say(scene, said, speech.logprobs), [], "stop")
+        if done.reason == "filter" or (done.reason == "length" and attempt):
             return Step(say(scene, said, speech.logprobs), [], done.reason)
+        scene.tally.add("retried_formats")
+        if done.reason == "length":
+            # It did not end by itself: once more, with limits that bring it to its end.
+            ask = replace(bound(scene.info, turn, text, ending=True), max_tokens=None)
+            continue
         if mended := repair(said, checked):
             return Step(say(scene, mended), [], done.reason)
-        scene.tally.add("retried_formats")
         wrong = words.not_valid(said, trouble)
         ask = replace(ask, messages=(*ask.messages, TurnMessage("system", wrong)))
     raise EngineError(f"The model did not produce JSON that is valid for the schema: {trouble}")
+
+
+def _first_tokens(scene: Scene) -> int:
+    """Tokens for the first try at JSON: enough is kept for one that ends for certain."""
+    share = 1 - ANSWER_SHARE
+    tokens = answer_tokens(scene.engine.pace, scene.clock.left())
+    most = min(MOST_TOKENS, MOST_TOKENS if tokens is None else int(tokens * share))
+    room = scene.room()
+    return max(1, most if room is None else min(most, int(room * share)))
 
 
 async def _held(scene: Scene, turn: Turn) -> tuple[Speech, TurnDone]:

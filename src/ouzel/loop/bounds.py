@@ -15,17 +15,21 @@ from ouzel.core.contracts import EngineInfo
 from ouzel.core.turns import Turn, TurnMessage
 from ouzel.loop import answer_words as words
 from ouzel.loop.schemas_engine import as_grammar, for_engine
+from ouzel.loop.schemas_short import short
 
 ANY_OBJECT: Final = '{"type":"object"}'
 
 
-def bound(info: EngineInfo, turn: Turn, schema: str) -> Turn:
+def bound(info: EngineInfo, turn: Turn, schema: str, *, ending: bool = False) -> Turn:
     """The turn, bound to the schema as far as the engine can.
 
     Args:
         turn: its opening stays where that goes together.
         schema: JSON Schema as text, the client's own.
+        ending: limit what the schema leaves open, so that it comes to an end.
     """
+    if ending:
+        schema = short(for_engine(schema))
     if {"llguidance", "grammar"} <= info.capabilities:
         return replace(turn, grammar=as_grammar(schema), schema=None)
     messages = turn.messages

@@ -118,8 +118,10 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
             asking.wind_up(listener.thought, budget)
             budget = max(LEAST_THINKING, budget // 8)
             continue
-        if done.reason == "length":  # a call that is cut is none
-            return Step(said or listener.said, [], "length", False, listener.logprobs)
+        if done.reason == "length" or listener.out_of_time:  # a call that is cut is none
+            if not hold:
+                listener.say_held()
+            return Step(listener.said or said, [], "length", False, listener.logprobs)
         wanted = listener.take_calls(asking)
         said = said or listener.said
         if not wanted and toolbox.required and not asking.trouble:
@@ -128,7 +130,9 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
             break
     if toolbox.required and not wanted:
         raise EngineError("The model made no valid call of a tool, although one was required.")
-    if not (hold or wanted) and listener.said != said:  # it was held, as something was said before
+    if listener.said not in ("", said) and not (
+        hold or wanted
+    ):  # it was held, as something was said before
         scene.emit(scene.output.say(listener.said, listener.logprobs))
         said += listener.said
     return Step(said, wanted, done.reason, listener.cut or listener.overrun, listener.logprobs)
@@ -195,9 +199,11 @@ class _Listener:
         names = tuple(offer.name for offer in toolbox.callable)
         self._speech = Speech(scene, names, hold=hold)
         self._thoughts: list[str] = []
-        self._summed_up = mute
+        self._sums_up = not mute and scene.request.summary is not None
+        self._holds = hold
         self._calls: dict[int, tuple[list[str], list[str]]] = {}
         self.overrun = False
+        self.out_of_time = False
 
     @property
     def thought(self) -> str:
@@ -236,42 +242,47 @@ class _Listener:
                         thinking, text = self._speech.split(delta)
                         over = bool(thinking) and self._think(thinking)
                         if text:
-                            await self._sum_up()
                             over = self._speech.hear(text) or over
                     case CallDelta():
-                        await self._sum_up()
                         over = self._more_of_a_call(delta)
                     case TurnDone():
                         done, over = delta, False
                 if over:
                     halt.wished = True
         if not self.overrun:
-            await self._conclude()
-        elif not self._mute:
-            await self._sum_up()
+            self._conclude()
+        if self._sums_up and self._thoughts:
+            await summarise(self._scene, self._turn, self.thought)
+            if not self._holds:
+                self.say_held()
         return done
 
-    async def _conclude(self) -> None:
+    def say_held(self) -> None:
+        """Say what was held until now."""
+        if self._speech.hold and self._speech.text:
+            self._speech.hold = False
+            text, logprobs = self._speech.text, self.logprobs
+            self._scene.emit(self._scene.output.say(text, logprobs))
+
+    def _conclude(self) -> None:
         thinking = self._speech.end()
         if thinking:
             self._think(thinking)
-        if self._mute and not self._speech.text and not self._calls and self._thoughts:
+        silent = not self._speech.text and not self._calls
+        if self._mute and silent and self._thoughts and self._scene.info.thinks == "open":
             # Told not to think, it did not: a template that closes the thinking in the prompt
             # lets the answer look like it.
             self._speech.give_back(self.thought)
 
     def _think(self, text: str) -> bool:
         self._thoughts.append(text)
+        # The summary belongs to the thinking and is made when the turn is over: it takes the
+        # engine's time. What is said meanwhile has to wait for it.
+        self._speech.hold = self._speech.hold or self._sums_up
         if not self._mute:
             self._scene.emit(self._scene.output.think(text))
         self.overrun = self._limit.reached(text)
         return self.overrun
-
-    async def _sum_up(self) -> None:
-        """Once, when the thinking is over and before anything else is said."""
-        if not self._summed_up and self._thoughts:
-            self._summed_up = True
-            await summarise(self._scene, self._turn, self.thought)
 
     def _more_of_a_call(self, delta: CallDelta) -> bool:
         if not self._toolbox.open:
@@ -279,7 +290,8 @@ class _Listener:
         name, arguments = self._calls.setdefault(delta.index, ([], []))
         name.append(delta.name or "")
         arguments.append(delta.arguments)
-        return False
+        self.out_of_time = self._scene.clock.left() <= 0
+        return self.out_of_time
 
     def take_calls(self, asking: _Asking) -> list[Wanted]:
         """The valid calls; what is wrong with others goes to `asking`."""

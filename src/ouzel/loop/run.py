@@ -32,6 +32,9 @@ from ouzel.loop.toolbox import Toolbox
 MOST_HOSTED: Final = 32
 """Calls of hosted tools in one run, where the request sets no limit."""
 
+LAST_CALLS: Final = 0.25
+"""Of the whole time, what is left when no more tools are called."""
+
 SHORT: Final = 200
 """Tokens for the answer below which the model is told how many words that is."""
 
@@ -138,9 +141,14 @@ class _Running:
             self._toolbox = self._toolbox.after_a_call()
             if self._called >= self._most:
                 self._toolbox = self._toolbox.without_hosted()
-            if self._scene.clock.left() <= 0:
+            if self._late():
                 self._toolbox = self._toolbox.shut()
             self._scene.next_step()
+
+    def _late(self) -> bool:
+        """Whether what time there is left is needed for the answer."""
+        clock = self._scene.clock
+        return clock.limited and clock.left() < clock.within * LAST_CALLS
 
     @property
     def _most(self) -> int:
@@ -168,7 +176,7 @@ class _Running:
         step = await native.step(self._scene, self._turn, self._toolbox, hold=not plain)
         if plain or step.wanted:
             return step
-        if self._valid(step.said):
+        if step.reason in ("length", "filter") or self._valid(step.said):
             answering.say(self._scene, step.said, step.logprobs)
             return step
         turn = replace(self._turn, tools=(), effort="none")

@@ -18,6 +18,13 @@ from ouzel.loop.scene import Scene
 from ouzel.loop.spotting import Spotted, Spotter
 from ouzel.loop.thinking_words import whole, whole_until
 
+_BROKEN = "\ufffd"
+_SLACK = 4
+"""Characters that tokens which are halves of characters may stand for."""
+
+_FIRST_SENTENCE = 400
+"""Characters after which the first sentence is cut too, when its time is up."""
+
 
 class Speech:
     """The text of one turn.
@@ -25,10 +32,12 @@ class Speech:
     Args:
         scene: where it is said.
         names: tools whose calls are looked for in the text; none are if there are none.
-        hold: say nothing; `text` has it all in the end. Held text is not hurried.
+        hold: say nothing; `text` has it all in the end. Text that is held from the start is not
+            hurried.
 
     Attributes:
         cut: it was ended in the middle of a sentence.
+        hold: as above; may be set later on.
         hurried: it was ended at a good place before the model was done.
         logprobs: those of the text, where it is held.
     """
@@ -37,10 +46,11 @@ class Speech:
         self._scene = scene
         self._spotter = Spotter(names) if names else None
         self._splitter = Splitter(scene.info.thinks)
-        self._hold = hold
+        self.hold = hold
         self._tokens: deque[TokenLogprob] = deque()
         self._pieces: list[str] = []
         self._late = ""
+        self._space = ""
         self._hurry_at: float | None = None
         self.logprobs: list[TokenLogprob] = []
         self.cut = False
@@ -73,8 +83,18 @@ class Speech:
         if self.over:
             return True
         if self._spotter is not None:
-            text = self._spotter.feed(text)
+            text = self._apart(self._spotter.feed(text))
+            if not text and self._hurry_at is not None and self._scene.clock.left() <= 0:
+                self.cut = True
+                return True
         return self._say(text)
+
+    def _apart(self, text: str) -> str:
+        """The text without the white space at its end: before and after calls it means nothing."""
+        text = self._space + text
+        kept = text.rstrip()
+        self._space = text[len(kept) :]
+        return kept
 
     def give_back(self, text: str) -> None:
         """Say what was taken for a call after all."""
@@ -85,7 +105,8 @@ class Speech:
         thinking, text = _parted(self._splitter.end())
         if not self.over:
             if self._spotter is not None:
-                text = self._spotter.feed(text) + self._spotter.end()
+                text = self._apart(self._spotter.feed(text) + self._spotter.end())
+                text += "" if self.calls else self._space
             self._out(self._late + text)
         return thinking
 
@@ -111,7 +132,7 @@ class Speech:
             self.hurried = True
             self._scene.tally.add("hurried")
             return True
-        if self._scene.clock.left() <= 0:
+        if self._scene.clock.left() <= 0 and (said.strip() or len(self._late) > _FIRST_SENTENCE):
             self.cut = True
             return True
         return False
@@ -121,24 +142,29 @@ class Speech:
             return
         self._pieces.append(text)
         logprobs = self._logprobs_of(text)
-        if self._hold:
+        if self.hold:
             self.logprobs += logprobs
         else:
             self._scene.emit(self._scene.output.say(text, logprobs))
 
     def _logprobs_of(self, text: str) -> tuple[TokenLogprob, ...]:
         """Those of the tokens that make up a text; tokens of what was not said are passed over."""
-        tokens = self._tokens
-        while (
-            tokens and not text.startswith(tokens[0].token) and not tokens[0].token.startswith(text)
-        ):
-            tokens.popleft()
         found: list[TokenLogprob] = []
-        length = 0
-        while tokens and length < len(text):
-            token = tokens.popleft()
+        at = 0
+        while self._tokens and at < len(text):
+            token = self._tokens.popleft()
+            if _BROKEN in token.token:  # half of a character: where it stands cannot be seen
+                found.append(token)
+                continue
+            end = at + len(token.token)
+            place = text.find(token.token, at, end + _SLACK)
+            if place >= 0:
+                at = place + len(token.token)
+            elif token.token.startswith(text[at:]):  # the rest of it is said later
+                at = len(text)
+            else:
+                continue
             found.append(token)
-            length += len(token.token)
         return tuple(found)
 
 

@@ -141,6 +141,8 @@ class Entry(_Table, frozen=True, kw_only=True):
         context_window: tokens the weights were made for.
         tool_style: whether tool calls come by themselves or have to be drawn out.
         thinking: whether the weights were trained to think before they answer.
+        temperature: what its publisher samples it with, where a request leaves that open.
+        top_p: likewise.
         parameters: weights in all; `active_parameters` of them work on each token.
         verified: the file name was confirmed; if not, a pull may find that it is wrong.
         retired: from when on another entry, the successor, should be used instead.
@@ -162,6 +164,8 @@ class Entry(_Table, frozen=True, kw_only=True):
     modalities: tuple[Modality, ...]
     tool_style: ToolStyle
     thinking: Thinking
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     scores: tuple[Score, ...] = ()
     aliases: tuple[str, ...] = ()
     verified: bool = True

@@ -1,0 +1,40 @@
+"""A schema with limits where it has none, so that what is generated under it comes to an end.
+
+Weak models may go on with an array or a string for ever, as long as the grammar lets them. The
+limits are tried only after that has happened: what is valid under them is valid for the schema.
+Pure; it reads what `schemas_engine.for_engine` writes, nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+MOST_ITEMS: Final = 4
+MOST_CHARACTERS: Final = 80
+
+
+def short(schema_text: str) -> str:
+    """The same schema, its arrays and strings limited where they were not.
+
+    Args:
+        schema_text: as `for_engine` wrote it.
+    """
+    return msgspec.json.encode(_shortened(msgspec.json.decode(schema_text))).decode()
+
+
+def _shortened(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_shortened(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "enum" in part:
+        return part
+    made = {name: _shortened(each) for name, each in part.items()}
+    sort = part.get("type")
+    if sort == "array" and "maxItems" not in part:
+        made["maxItems"] = max(MOST_ITEMS, part.get("minItems", 0))
+    if sort == "string" and not part.keys() & {"maxLength", "pattern", "format"}:
+        made["maxLength"] = max(MOST_CHARACTERS, part.get("minLength", 0))
+    return made
