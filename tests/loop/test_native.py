@@ -190,3 +190,14 @@ async def test_the_limit_of_the_request_ends_thinking_as_incomplete():
     assert played.outcome.status == "incomplete"
     assert played.outcome.incomplete == "max_output_tokens"
     assert played.outcome.usage.output_tokens == 50
+
+
+@pytest.mark.parametrize("summary", [None, "auto"])
+async def test_thinking_between_two_texts_loses_and_doubles_nothing(summary):
+    replies = (
+        Reply((Say("Summed up."),), last="Sum up"),
+        Reply((Say("One. "), Think("hm"), Say("Two. "), Think("hm"), Say("Three."))),
+    )
+    played = await play(Script(replies), ask(summary=summary))
+    assert played.text == "One. Two. Three."
+    assert thought(played) == "hmhm"
