@@ -255,7 +255,7 @@ def box(*tools: FunctionTool | CustomTool) -> Toolbox:
 
 async def test_a_valid_call_is_wanted_as_it_is():
     scene, _ = await scene_for(Script())
-    found = want(scene, box(WEATHER), "get_weather", '{"city": "Oslo"}')
+    found = await want(scene, box(WEATHER), "get_weather", '{"city": "Oslo"}')
     assert isinstance(found, Wanted)
     assert found.arguments == '{"city": "Oslo"}'
     assert scene.tally.counts() == {}
@@ -263,7 +263,7 @@ async def test_a_valid_call_is_wanted_as_it_is():
 
 async def test_a_tool_that_is_not_there_is_told_with_those_that_are():
     scene, _ = await scene_for(Script())
-    trouble = want(scene, box(WEATHER), "x" * 1000, "{}")
+    trouble = await want(scene, box(WEATHER), "x" * 1000, "{}")
     assert isinstance(trouble, str)
     assert "get_weather" in trouble
     assert len(trouble) < 200
@@ -272,7 +272,7 @@ async def test_a_tool_that_is_not_there_is_told_with_those_that_are():
 @pytest.mark.parametrize("arguments", ['{"town": 3}', "nonsense", "", "[1]", '{"city":'])
 async def test_arguments_that_cannot_be_mended_are_told(arguments):
     scene, _ = await scene_for(Script())
-    found = want(scene, box(WEATHER), "get_weather", arguments)
+    found = await want(scene, box(WEATHER), "get_weather", arguments)
     assert isinstance(found, str), found
     assert scene.tally.counts() == {"invalid_calls": 1}
 
@@ -283,7 +283,7 @@ async def test_arguments_that_cannot_be_mended_are_told(arguments):
 async def test_arguments_that_can_be_mended_are(arguments):
     scene, _ = await scene_for(Script())
     toolbox = box(WEATHER)
-    found = want(scene, toolbox, "get_weather", arguments)
+    found = await want(scene, toolbox, "get_weather", arguments)
     assert isinstance(found, Wanted)
     assert toolbox.callable[0].check(found.arguments) is None
     assert scene.tally.counts() == {"repaired_calls": 1}
@@ -292,8 +292,8 @@ async def test_arguments_that_can_be_mended_are(arguments):
 async def test_text_for_a_custom_tool_keeps_to_its_grammar():
     scene, _ = await scene_for(Script())
     toolbox = box(CustomTool("number", grammar=Grammar("regex", "[0-9]+")))
-    assert isinstance(want(scene, toolbox, "number", "42"), Wanted)
-    assert isinstance(want(scene, toolbox, "number", "forty-two"), str)
+    assert isinstance(await want(scene, toolbox, "number", "42"), Wanted)
+    assert isinstance(await want(scene, toolbox, "number", "forty-two"), str)
 
 
 async def test_a_tool_error_is_an_outcome_also_after_a_stage():

@@ -11,7 +11,12 @@ from collections.abc import Collection, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from ouzel.answer.checking import check_calls, check_capabilities, with_defaults
+from ouzel.answer.checking import (
+    check_calls,
+    check_capabilities,
+    check_format,
+    with_defaults,
+)
 from ouzel.answer.failing import PROMPT, UNSTORED
 from ouzel.answer.running import CLOSE_WITHIN, Answer
 from ouzel.core.contracts import Engine, Limiter, Meter, Store, Tool
@@ -23,12 +28,18 @@ from ouzel.core.errors import (
     ShuttingDown,
 )
 from ouzel.core.items import Item, new_id
-from ouzel.core.request import Request
+from ouzel.core.request import FunctionTool, Request
 from ouzel.core.runs import Run
 from ouzel.loop import context, guided
 from ouzel.loop.budget import Clock
 from ouzel.loop.run import Task
-from ouzel.loop.toolbox import open_toolbox
+from ouzel.loop.toolbox import Toolbox, open_toolbox
+
+_BIG_TOOLS = 20_000
+"""Characters of schemas from which tools are read in a thread."""
+
+_GRAMMAR_COUNTS = 20_000
+"""Characters for which a custom tool counts: a short grammar may take long to read."""
 
 
 class Answers:
@@ -122,7 +133,8 @@ class Answers:
         info = self.engine.info
         items = (*history, *request.input)
         check_calls(items, request.protocol)
-        toolbox = open_toolbox(request, self._tools)
+        check_format(request)
+        toolbox = await self._open_toolbox(request)
         style = info.tool_style if guided.able(info) else "native"
         turn = context.assemble(request, history, toolbox, style)
         if context.at_most_tokens(turn) > info.context_window:
@@ -132,6 +144,16 @@ class Answers:
                 raise ContextLengthExceeded(tokens, info.context_window, param=param)
         clock = Clock(request.answer_within or 0.0, began)
         return Task(request, turn, owner, clock, toolbox, style, context.round_of(items))
+
+    async def _open_toolbox(self, request: Request) -> Toolbox:
+        """Big schemas and grammars are read in a thread: nobody else shall wait for them."""
+        size = sum(
+            len(tool.parameters) if isinstance(tool, FunctionTool) else _GRAMMAR_COUNTS
+            for tool in request.tools
+        )
+        if size < _BIG_TOOLS:
+            return open_toolbox(request, self._tools)
+        return await asyncio.to_thread(open_toolbox, request, self._tools)
 
     async def _history(self, previous_id: str, owner: str) -> tuple[Item, ...]:
         param = "previous_response_id"

@@ -11,6 +11,7 @@ from ouzel.core.errors import RequestError
 from ouzel.core.items import CallOutput, CustomCall, FunctionCall, Item
 from ouzel.core.request import Protocol, Request, Sampling
 from ouzel.loop.run import DEFAULT_EFFORT
+from ouzel.loop.schemas import schema
 
 
 def check_capabilities(request: Request, info: EngineInfo) -> None:
@@ -65,6 +66,22 @@ def check_calls(items: Sequence[Item], protocol: Protocol) -> None:
             param=PROMPT[protocol],
             code="invalid_value",
         )
+
+
+def check_format(request: Request) -> None:
+    """The schema of the answer's format can be used.
+
+    Raises:
+        RequestError: naming the parameter.
+    """
+    if request.format.type != "json_schema":
+        return
+    try:
+        schema(request.format.schema)
+    except RequestError as error:
+        chat = request.protocol == "chat"
+        error.param = "response_format.json_schema.schema" if chat else "text.format.schema"
+        raise
 
 
 def with_defaults(request: Request, defaults: Sampling, answer_within: float) -> Request:

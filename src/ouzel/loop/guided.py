@@ -141,7 +141,7 @@ async def _arguments(scene: Scene, turn: Turn, toolbox: Toolbox, offer: Offer) -
         if done.reason == "length":  # it would not end: no arguments are better than half
             scene.tally.add("invalid_calls")
             return None
-        found = want(scene, toolbox, offer.name, text)
+        found = await want(scene, toolbox, offer.name, text)
         if isinstance(found, Wanted):
             return found
         complaint = TurnMessage("system", answer_words.wrong_arguments(found))

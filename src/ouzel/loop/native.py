@@ -122,7 +122,7 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
             if not hold:
                 listener.say_held()
             return Step(listener.said or said, [], "length", False, listener.logprobs)
-        wanted = listener.take_calls(asking)
+        wanted = await listener.take_calls(asking)
         said = said or listener.said
         if not wanted and toolbox.required and not asking.trouble:
             asking.trouble = words.CALL_NOW
@@ -293,14 +293,14 @@ class _Listener:
         self.out_of_time = self._scene.clock.left() <= 0
         return self.out_of_time
 
-    def take_calls(self, asking: _Asking) -> list[Wanted]:
+    async def take_calls(self, asking: _Asking) -> list[Wanted]:
         """The valid calls; what is wrong with others goes to `asking`."""
         calls = [("".join(name), "".join(said)) for _, (name, said) in sorted(self._calls.items())]
         calls += [(spotted.name, spotted.arguments) for spotted in self._speech.calls]
         wanted: list[Wanted] = []
         trouble: list[str] = []
         for name, arguments in calls:
-            found = want(self._scene, self._toolbox, name, self._plain(name, arguments))
+            found = await want(self._scene, self._toolbox, name, self._plain(name, arguments))
             if isinstance(found, str):
                 trouble.append(found)
             else:

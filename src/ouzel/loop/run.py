@@ -215,7 +215,7 @@ class _Running:
         names = tuple(offer.name for offer in self._toolbox.callable)
         step, speech = await answering.answer(scene, turn, names)
         for spotted in speech.calls:
-            found = want(scene, self._toolbox, spotted.name, spotted.arguments)
+            found = await want(scene, self._toolbox, spotted.name, spotted.arguments)
             if isinstance(found, Wanted):
                 scene.tally.add("repaired_calls")
                 step.wanted.append(found)

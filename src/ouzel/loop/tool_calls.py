@@ -57,13 +57,17 @@ class Made:
     failed: bool = False
 
 
-def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
+async def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
     """A call, mended if need be; or what is wrong with it, in a sentence for the model."""
     offer = toolbox.find(name)
     if offer is None:
         names = ", ".join(each.name for each in toolbox.callable)
         return f"There is no tool '{name[:64]}'; there are: {names}."
-    trouble = offer.check(arguments)
+    if isinstance(offer.spec, CustomTool) and offer.spec.grammar is not None:
+        # A hostile grammar may take its time; nobody else shall wait for it.
+        trouble = await asyncio.to_thread(offer.check, arguments)
+    else:
+        trouble = offer.check(arguments)
     if trouble is None:
         return Wanted(offer, arguments)
     if isinstance(offer.spec, FunctionTool):
