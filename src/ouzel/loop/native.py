@@ -259,10 +259,7 @@ class _Listener:
 
     def say_held(self) -> None:
         """Say what was held until now."""
-        if self._speech.hold and self._speech.text:
-            self._speech.hold = False
-            text, logprobs = self._speech.text, self.logprobs
-            self._scene.emit(self._scene.output.say(text, logprobs))
+        self._speech.release()
 
     def _conclude(self) -> None:
         thinking = self._speech.end()

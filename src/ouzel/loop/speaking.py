@@ -49,6 +49,7 @@ class Speech:
         self.hold = hold
         self._tokens: deque[TokenLogprob] = deque()
         self._pieces: list[str] = []
+        self._held: list[str] = []
         self._late = ""
         self._space = ""
         self._hurry_at: float | None = None
@@ -95,6 +96,13 @@ class Speech:
         kept = text.rstrip()
         self._space = text[len(kept) :]
         return kept
+
+    def release(self) -> None:
+        """Say what was held until now."""
+        self.hold = False
+        if text := "".join(self._held):
+            self._held = []
+            self._scene.emit(self._scene.output.say(text, tuple(self.logprobs)))
 
     def give_back(self, text: str) -> None:
         """Say what was taken for a call after all."""
@@ -143,6 +151,7 @@ class Speech:
         self._pieces.append(text)
         logprobs = self._logprobs_of(text)
         if self.hold:
+            self._held.append(text)
             self.logprobs += logprobs
         else:
             self._scene.emit(self._scene.output.say(text, logprobs))
