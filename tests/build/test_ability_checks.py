@@ -69,7 +69,8 @@ def test_weights_as_they_were_seen(settings: Settings, weights: ResolvedModel) -
 def test_what_the_catalogue_expected_and_was_not_seen(
     settings: Settings, weights: ResolvedModel
 ) -> None:
-    entry = msgspec.structs.replace(load_catalogue().default, tool_style="native", thinking="native")
+    default = load_catalogue().default
+    entry = msgspec.structs.replace(default, tool_style="native", thinking="native")
     keep(settings, weights)
     found = told(settings, replace(weights, entry=entry))
     assert found["tool style"].level == "note"

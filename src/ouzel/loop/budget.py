@@ -24,7 +24,7 @@ NATIVE: Final = MappingProxyType[Effort, int](
 before, and `high` is what such models are commonly let think on hard problems."""
 
 SCRATCHPAD: Final = MappingProxyType[Effort, int](
-    {"none": 0, "minimal": 0, "low": 256, "medium": 384, "high": 640}
+    {"none": 0, "minimal": 0, "low": 320, "medium": 448, "high": 768}
 )
 """Tokens on a scratchpad for models that were not; measured in docs/measurements.md."""
 

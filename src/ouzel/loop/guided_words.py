@@ -12,6 +12,7 @@ Wording, layout and thresholds were tuned on `bench/data/tools_dev.toml`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from ouzel.core.items import Role, TokenLogprob
@@ -45,6 +46,11 @@ _ANSWER_LINE = (
     f"- {ANSWER}: Reply in your own words. For greetings, thanks, writing, explaining, "
     "translating, things you know, and when the results are there."
 )
+_EXAMPLE = re.compile(
+    r"[\s,;:(]*\b(?:e\.g\.|for example|for instance|such as)(?=\W).*", re.I | re.S
+)
+"""An example value and what follows it: weak models copy it into their arguments."""
+
 _TOOL_CHARACTERS = 300
 _PARAMETER_CHARACTERS = 50
 
@@ -255,7 +261,9 @@ def _parameter(name: str, about: object, *, optional: bool) -> str:
     elif isinstance(about.get("type"), str) and about["type"] != "string":
         notes.append(about["type"])
     if isinstance(about.get("description"), str):
-        notes.append(_short(about["description"], _PARAMETER_CHARACTERS))
+        told = _EXAMPLE.sub("", about["description"]).rstrip(" ,;:(")
+        notes.append(_short(told, _PARAMETER_CHARACTERS))
+    notes = [note for note in notes if note]
     return f"{shown}: {', '.join(notes)}" if notes else shown
 
 

@@ -19,7 +19,7 @@ from ouzel.loop import thinking_words as words
 from ouzel.loop.budget import ANSWER_SHARE
 from ouzel.loop.scene import Scene
 
-LEAST: Final = 200
+LEAST: Final = 256
 """Tokens of budget below which a scratchpad does harm: working that is cut makes the model invent
 a result. Grade-school problems took 205 to 320 tokens of it."""
 
