@@ -170,6 +170,14 @@ async def test_no_tools_may_be_called_where_the_choice_is_none():
     assert calls(played) == []
 
 
+@pytest.mark.parametrize("form", [Format(), Format("json_object")])
+async def test_a_model_that_does_not_think_is_offered_none_either_where_the_choice_is_none(form):
+    request = ask(tools=(WEATHER,), tool_choice=ToolChoice("none"), format=form)
+    played = await play(script(Say("{}"), thinks="no"), request)
+    assert [turn.tools for turn in played.turns] == [()]
+    assert played.text == "{}"
+
+
 async def test_a_call_though_none_was_offered_is_an_error():
     played = await play(script(Call("get_weather", OSLO)), fails=True)
     assert isinstance(played.error, EngineError)

@@ -171,7 +171,7 @@ class _Running:
         if self._task.style == "guided":
             return await self._guided_step()
         if self._scene.info.thinks == "no" and not self._toolbox.open:
-            return await self._answer(self._turn)
+            return await self._answer(replace(self._turn, tools=()))  # or it might call one
         plain = self._request.format.type == "text"
         step = await native.step(self._scene, self._turn, self._toolbox, hold=not plain)
         if plain or step.wanted:
