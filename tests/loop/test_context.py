@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -34,6 +35,18 @@ def asked(*items: Message, instructions: str | None = None) -> Request:
 
 def shown(request: Request, history: tuple = ()) -> list[tuple[str, str]]:
     return [(message.role, message.text) for message in assemble(request, history).messages]
+
+
+@pytest.mark.parametrize(("verbosity", "word"), [("low", "short"), ("high", "detailed")])
+def test_how_long_an_answer_is_liked_is_said_after_the_instructions(verbosity, word):
+    request = replace(asked(said("user", "hi"), instructions="Be kind."), verbosity=verbosity)
+    (role, text), user = shown(request)
+    assert role == "system"
+    assert text.startswith("Be kind.\n\n")
+    assert word in text
+    assert user == ("user", "hi")
+    led = assemble(request, (), open_toolbox(replace(request, tools=(FunctionTool("f"),)), {}))
+    assert any(message.text.endswith(text) for message in led.messages)
 
 
 def test_instructions_and_opening_system_messages_become_one_system_message():

@@ -1,10 +1,21 @@
-"""The loop's own words around an answer: for JSON without a grammar, and for notes given back.
+"""The loop's own words around an answer: its length, JSON without a grammar, notes given back.
 
 Short, since they are read by the engine. Words around thinking are in `thinking_words`, those
 around tools in `guided_words`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from ouzel.core.request import Verbosity
+
+VERBOSITY: Final[Mapping[Verbosity, str]] = MappingProxyType(
+    {"low": "Keep your answers short.", "medium": "", "high": "Give long, detailed answers."}
+)
+"""How long an answer the client likes, said after its instructions. The middle goes unsaid."""
 
 _MOST_SHOWN = 2_000
 """Characters of a wrong answer that are shown to the model again."""

@@ -21,7 +21,7 @@ from ouzel.core.contracts import ToolStyle
 from ouzel.core.items import CallOutput, CustomCall, FunctionCall, HostedCall, Item, Message
 from ouzel.core.request import CustomTool, FunctionTool, Request
 from ouzel.core.turns import Turn, TurnCall, TurnMessage
-from ouzel.loop import guided_words
+from ouzel.loop import answer_words, guided_words
 from ouzel.loop.tool_calls import Made
 from ouzel.loop.toolbox import NO_TOOLS, Toolbox
 
@@ -60,6 +60,8 @@ def assemble(
             said.append(TurnMessage(role, guided_words.answer_words(item.text), item.name))
         else:
             said.append(TurnMessage(role, item.text, item.name))
+    if length := answer_words.VERBOSITY[request.verbosity]:
+        opening.append(length)
     return Turn(
         (*_before(toolbox, "\n\n".join(opening), led), *_joined(said, guided)),
         request.sampling,
