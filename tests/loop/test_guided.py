@@ -337,6 +337,17 @@ async def test_a_call_within_an_answer_is_a_call():
     assert played.tally["repaired_calls"] == 1
 
 
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_several_calls_within_an_answer_are_one_where_only_one_is_taken(parallel):
+    call = '{"name": "get_weather", "arguments": {"city": "Oslo"}}\n'
+    played = await play(
+        guided_script(chooses("answer"), Reply((Say(2 * call),), opening="answer\n$")),
+        ask(tools=(WEATHER,), parallel_tool_calls=parallel),
+    )
+    assert calls(played) == [("get_weather", OSLO)] * (2 if parallel else 1)
+    assert played.text == ""
+
+
 async def test_prose_that_is_an_invalid_call_is_not_lost():
     written = '{"name": "get_weather", "arguments": {"town": "Oslo"}}'
     played = await play(

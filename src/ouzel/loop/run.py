@@ -216,11 +216,11 @@ class _Running:
         step, speech = await answering.answer(scene, turn, names)
         for spotted in speech.calls:
             found = await want(scene, self._toolbox, spotted.name, spotted.arguments)
-            if isinstance(found, Wanted):
+            if not isinstance(found, Wanted):
+                speech.give_back(spotted.raw)
+            elif self._toolbox.parallel or not step.wanted:
                 scene.tally.add("repaired_calls")
                 step.wanted.append(found)
-            else:
-                speech.give_back(spotted.raw)
         return step
 
     def _pays(self) -> bool:
