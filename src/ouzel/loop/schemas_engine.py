@@ -23,7 +23,7 @@ import msgspec
 from ouzel.loop.grammars_gbnf import without_edges
 from ouzel.loop.grammars_regex import NotExpressible, parse
 from ouzel.loop.schemas import schema
-from ouzel.loop.schemas_merge import merged
+from ouzel.loop.schemas_merge import Merger
 from ouzel.loop.schemas_pattern import written
 from ouzel.loop.schemas_work import point
 
@@ -115,6 +115,7 @@ class _Writer:
 
     def __init__(self, root: dict[str, Any] | bool, *, bounds: bool) -> None:
         self._root = root
+        self._merged = Merger(root).merged
         self._bounds = bounds
         self._names: dict[int, str] = {}
         self._waiting: list[tuple[str, Any]] = []
@@ -140,10 +141,10 @@ class _Writer:
             target = point(self._root, part["$ref"])
             if not _says_more(part):
                 return self._reference(target)
-            part = merged(self._root, {k: v for k, v in part.items() if k != "$ref"}, target)
+            part = self._merged({k: v for k, v in part.items() if k != "$ref"}, target)
         if isinstance(part.get("allOf"), list):
             rest = {k: v for k, v in part.items() if k != "allOf"}
-            return self._schema(merged(self._root, rest, *part["allOf"]))
+            return self._schema(self._merged(rest, *part["allOf"]))
         if "const" in part:
             return {"enum": [part["const"]]}
         if isinstance(part.get("enum"), list) and part["enum"]:
@@ -169,9 +170,7 @@ class _Writer:
 
     def _union(self, part: Made, keyword: str) -> Made | None:
         rest = {k: v for k, v in part.items() if k not in ("anyOf", "oneOf")}
-        whole = (
-            merged(self._root, rest, each) if _says_more(rest) else each for each in part[keyword]
-        )
+        whole = (self._merged(rest, each) if _says_more(rest) else each for each in part[keyword])
         made = [branch for branch in map(self._schema, whole) if branch is not None]
         return (made[0] if len(made) == 1 else {"anyOf": made}) if made else None
 

@@ -12,27 +12,35 @@ from ouzel.loop.schemas_work import point
 
 _MAX_NESTING = 30
 _MAX_STEPS = 3_000
+_MAX_STEPS_IN_ALL = 100_000
+"""A tenth of a second. What is joined in many places is joined again in each."""
+
 _LARGEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _SMALLEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
 Made = dict[str, Any]
 
 
-def merged(root: Any, *parts: Any) -> Any:
-    """One schema in the place of several; references at their tops are followed."""
-    merger = _Merger(root)
-    result: Any = {}
-    for part in parts:
-        result = merger.both(result, part, 0)
-    return result
+class Merger:
+    """Merges, as long as its steps last: schemas that refer to themselves have no end.
 
-
-class _Merger:
-    """Merges, as long as its steps last: schemas that refer to themselves have no end."""
+    Args:
+        root: the schema that references lead into.
+    """
 
     def __init__(self, root: Any) -> None:
         self._root = root
-        self._left = _MAX_STEPS
+        self._left = 0
+        self._left_in_all = _MAX_STEPS_IN_ALL
+
+    def merged(self, *parts: Any) -> Any:
+        """One schema in the place of several; references at their tops are followed."""
+        given = self._left = min(_MAX_STEPS, self._left_in_all)
+        result: Any = {}
+        for part in parts:
+            result = self._both(result, part, 0)
+        self._left_in_all -= given - max(0, self._left)
+        return result
 
     def _opened(self, part: Any) -> Any:
         for _ in range(_MAX_NESTING):
@@ -49,7 +57,7 @@ class _Merger:
             )
         return part
 
-    def both(self, one: Any, other: Any, level: int) -> Any:
+    def _both(self, one: Any, other: Any, level: int) -> Any:
         self._left -= 1
         if one in ({}, True) or level > _MAX_NESTING or self._left < 0:
             return other
@@ -89,7 +97,7 @@ class _Merger:
         if key == "type":
             return _types(one, other)
         if key in ("properties", "$defs") and isinstance(one, dict) and isinstance(other, dict):
-            both = {k: self.both(one[k], other[k], level + 1) for k in one if k in other}
+            both = {k: self._both(one[k], other[k], level + 1) for k in one if k in other}
             return {**one, **other, **both}
         if isinstance(one, list) and isinstance(other, list):
             if key in ("required", "allOf"):
@@ -97,9 +105,9 @@ class _Merger:
             if key == "enum":
                 return [each for each in one if each in other] or one
             if key in ("anyOf", "oneOf") and len(one) * len(other) <= 16:
-                return [self.both(a, b, level + 1) for a in one for b in other]
+                return [self._both(a, b, level + 1) for a in one for b in other]
         if key in ("items", "additionalProperties"):
-            return self.both(one, other, level + 1)
+            return self._both(one, other, level + 1)
         return one
 
 
