@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from dataclasses import replace
+
 import pytest
 from loop_kit import FakeTime, TickingEngine, ask, play, script
 
 from ouzel.core.errors import EngineError
 from ouzel.core.items import CustomCall, FunctionCall
 from ouzel.core.request import CustomTool, Format, FunctionTool, Grammar, ToolChoice
-from ouzel.core.turns import Pace
-from ouzel.engines.scripted import Call, Pause, Reply, Say, Script, Stop, Think
+from ouzel.core.turns import CallDelta, Pace
+from ouzel.engines.scripted import Call, Pause, Reply, Say, Script, ScriptedEngine, Stop, Think
 from ouzel.loop.budget import Clock
 
 CITY = (
@@ -37,6 +40,20 @@ async def test_text_and_calls_side_by_side():
     assert calls(played) == [("get_weather", OSLO)] * 2
     assert played.items[1].call_id != played.items[2].call_id
     assert played.tally == {"calls": 2}
+    assert len(played.turns) == 1
+
+
+async def test_calls_that_all_have_the_same_number_are_told_apart_by_their_ids():
+    class NumbersNothing(ScriptedEngine):
+        async def stream(self, turn, halt=None):
+            async with aclosing(super().stream(turn, halt)) as deltas:
+                async for delta in deltas:
+                    yield replace(delta, index=0) if isinstance(delta, CallDelta) else delta
+
+    rome = '{"city":"Rome"}'
+    engine = NumbersNothing(script(Call("get_weather", OSLO), Call("get_weather", rome)))
+    played = await play(engine, ask(tools=(WEATHER,)))
+    assert calls(played) == [("get_weather", OSLO), ("get_weather", rome)]
     assert len(played.turns) == 1
 
 

@@ -201,7 +201,8 @@ class _Listener:
         self._thoughts: list[str] = []
         self._sums_up = not mute and scene.request.summary is not None
         self._holds = hold
-        self._calls: dict[int, tuple[list[str], list[str]]] = {}
+        self._calls: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
+        self._ids: dict[int, list[str]] = {}
         self.overrun = False
         self.out_of_time = False
 
@@ -284,7 +285,11 @@ class _Listener:
     def _more_of_a_call(self, delta: CallDelta) -> bool:
         if not self._toolbox.open:
             raise EngineError("The engine called a tool although none was offered.")
-        name, arguments = self._calls.setdefault(delta.index, ([], []))
+        ids = self._ids.setdefault(delta.index, [])
+        if delta.id and delta.name and delta.id not in ids:
+            # Some servers number all their calls 0: one with a new id is another.
+            ids.append(delta.id)
+        name, arguments = self._calls.setdefault((delta.index, len(ids)), ([], []))
         name.append(delta.name or "")
         arguments.append(delta.arguments)
         self.out_of_time = self._scene.clock.left() <= 0
