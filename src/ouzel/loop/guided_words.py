@@ -46,9 +46,7 @@ _ANSWER_LINE = (
     f"- {ANSWER}: Reply in your own words. For greetings, thanks, writing, explaining, "
     "translating, things you know, and when the results are there."
 )
-_EXAMPLE = re.compile(
-    r"[\s,;:(]*\b(?:e\.g\.|for example|for instance|such as)(?=\W).*", re.I | re.S
-)
+_EXAMPLE = re.compile(r"\b(?:e\.g\.|for example|for instance|such as)(?=\W).*", re.I | re.S)
 """An example value and what follows it: weak models copy it into their arguments."""
 
 _TOOL_CHARACTERS = 300
@@ -244,8 +242,10 @@ def _listed(tools: str) -> str:
 
 def _parameters(schema_text: str) -> str:
     schema = json.loads(schema_text)
-    properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
-    required = schema.get("required", ()) if properties else ()
+    if not isinstance(schema, dict):
+        return ""
+    properties = schema.get("properties", {})
+    required = frozenset(name for name in schema.get("required", ()) if isinstance(name, str))
     return "; ".join(
         _parameter(name, about, optional=name not in required) for name, about in properties.items()
     )
@@ -261,7 +261,7 @@ def _parameter(name: str, about: object, *, optional: bool) -> str:
     elif isinstance(about.get("type"), str) and about["type"] != "string":
         notes.append(about["type"])
     if isinstance(about.get("description"), str):
-        told = _EXAMPLE.sub("", about["description"]).rstrip(" ,;:(")
+        told = _EXAMPLE.sub("", about["description"]).rstrip(" \t\r\n\f\v,;:(")
         notes.append(_short(told, _PARAMETER_CHARACTERS))
     notes = [note for note in notes if note]
     return f"{shown}: {', '.join(notes)}" if notes else shown
