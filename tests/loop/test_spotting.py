@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -137,6 +138,17 @@ def test_what_cannot_open_a_call_goes_out_at_once(start):
 def test_data_without_a_name_goes_out_soon():
     spotter = Spotter(NAMES)
     assert spotter.feed('{"cities": ["Oslo", "Rome", "Paris", "Berlin", "Madrid",')
+
+
+@pytest.mark.parametrize("before", ["```", "```json", "<tool_call>x", "<function=f>x"])
+def test_white_space_takes_time_in_proportion(before):
+    spotter = Spotter(["f"])
+    began = time.process_time()
+    said = spotter.feed(before + 9_000 * " " + "\n" + 9_000 * " ")
+    said += spotter.feed("y</tool_call></function>```") + spotter.end()
+    assert time.process_time() - began < 1
+    assert spotter.calls == [] or before == "<function=f>x"
+    assert "y" in said or spotter.calls
 
 
 def test_an_endless_candidate_is_let_go():

@@ -21,7 +21,8 @@ import msgspec
 _OPENERS: Final = ("<tool_call>", "<function=", "```", "{", "[{")
 _TAGS: Final = ("<tool_call>", "<function=")
 _CLOSER: Final = {"<tool_call>": "</tool_call>", "<function=": "</function>", "```": "```"}
-_FENCE: Final = re.compile(r"```(?:json|tool_call|tool_code|tool|xml)?[ \t]*\n?\s*([\[{]|$)")
+_FENCE: Final = re.compile(r"```(?:json|tool_call|tool_code|tool|xml)?\s*([\[{]|$)")
+_BEGINNING: Final = re.compile(r"<tool_call>|```\w*")
 _NAMES: Final = ("name", "tool", "tool_name", "function", "action")
 _ARGUMENTS: Final = ("arguments", "parameters", "args", "params", "input", "action_input")
 _FIRST_KEY: Final = re.compile(r"\[?\{\s*\"([^\"\\]*)\"")
@@ -185,7 +186,9 @@ def _calls_in(text: str, names: Collection[str]) -> list[Spotted]:
         if match is None or match.group(1) not in names:
             return []
         return [Spotted(match.group(1), match.group(2).strip() or "{}")]
-    inner = re.sub(r"^(?:<tool_call>|```\w*)\s*|\s*(?:</tool_call>|```)$", "", text).strip()
+    beginning = _BEGINNING.match(text)
+    inner = text[beginning.end() :] if beginning else text
+    inner = inner.removesuffix("</tool_call>").removesuffix("```").strip()
     found: list[Spotted] = []
     while inner:
         end = _end_of_json(inner)
