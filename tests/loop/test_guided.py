@@ -64,7 +64,7 @@ async def test_an_answer_is_chosen_and_then_said():
     played = await play(guided_script(chooses("answer"), ANSWER), ask(tools=(WEATHER,)))
     assert (played.kinds, played.text) == (["message"], "It is sunny.")
     assert openings(played) == ["Action:", "Action: answer\n"]
-    assert played.turns[-1].sampling.stop == words.ANSWER_STOPS
+    assert played.turns[-1].sampling.stop == words.answer_stops(["get_weather"])
 
 
 async def test_the_clients_stop_sequences_hold_in_the_answer_only():

@@ -256,7 +256,7 @@ class UpstreamEngine:
         reason = None if cut else reader.reason
         if reason is None and not halted:
             raise EngineDied("The engine ended its answer without a reason.")
-        usage = await usage_of(self._tokenizer, turn, reader)
+        usage = await usage_of(self._tokenizer, turn, reader, self._info)
         tell_pace(self._meter, watch, usage, reader.timings)
         return TurnDone(reason or "halted", usage)
 

@@ -9,6 +9,7 @@ import logging
 from dataclasses import replace
 from typing import Final
 
+from ouzel.core.contracts import EngineInfo, Thinks
 from ouzel.core.errors import (
     ContextLengthExceeded,
     EngineDied,
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 _NOT_FOR_US: Final = ABSENT | {400, 422}
 """The same, and what they answer where the route wants another question."""
+
+_OPEN, _CLOSE = "<think>", "</think>"
+"""What thinking in the text stands between."""
 
 _SHOWN: Final = (
     "model",
@@ -164,8 +168,13 @@ class Tokenizer:
         raise error
 
 
-async def usage_of(tokenizer: Tokenizer, turn: Turn, reader: TurnReader) -> Usage:
+async def usage_of(
+    tokenizer: Tokenizer, turn: Turn, reader: TurnReader, info: EngineInfo | None = None
+) -> Usage:
     """What a turn used: by the server's own counts, and what it did not count by its tokenizer.
+
+    Args:
+        info: what the engine is, once that is known: it says how thinking shows.
 
     Raises:
         EngineDied: it has neither.
@@ -175,12 +184,23 @@ async def usage_of(tokenizer: Tokenizer, turn: Turn, reader: TurnReader) -> Usag
         if usage is None:
             usage = await _by_tokenizer(tokenizer, turn, reader)
         thinking = reader.uncounted_thinking()
+        if not usage.reasoning_tokens and not thinking:
+            thinking = _thinking_in(reader.text(), info.thinks if info else "no")
         thought = await tokenizer.told(thinking) if thinking else usage.reasoning_tokens
     except EngineDied:
         raise
     except OuzelError as error:
         raise EngineDied(f"The engine sent no token counts. {error.message}") from None
     return replace(usage, reasoning_tokens=min(thought, usage.output_tokens))
+
+
+def _thinking_in(text: str, thinks: Thinks) -> str:
+    """The thinking at the start of a text, for models that show it there."""
+    said = text.lstrip()
+    tagged = said.startswith(_OPEN)
+    if thinks not in ("tags", "open") or not (tagged or thinks == "open"):
+        return ""
+    return said.removeprefix(_OPEN).partition(_CLOSE)[0]
 
 
 async def _by_tokenizer(tokenizer: Tokenizer, turn: Turn, reader: TurnReader) -> Usage:

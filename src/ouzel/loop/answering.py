@@ -28,6 +28,9 @@ from ouzel.loop.speaking import Speech
 MOST_TOKENS: Final = 4096
 """Tokens of JSON after which a model is held not to come to an end."""
 
+FEW: Final = 128
+"""Tokens that JSON may have however little time is left: half of it is worth nothing."""
+
 TRIES: Final = 3
 """Times that JSON is asked for until it is valid."""
 
@@ -73,9 +76,10 @@ async def structured(scene: Scene, turn: Turn) -> Step:
     """
     text = schema_of(scene.request.format)
     checked = schema(text)
-    ask = replace(bound(scene.info, turn, text), max_tokens=_first_tokens(scene))
-    trouble = ""
+    ask, trouble = bound(scene.info, turn, text), ""
+    ending = False
     for attempt in range(TRIES):
+        ask = replace(ask, max_tokens=_tokens(scene, last=ending or attempt == TRIES - 1))
         speech, done = await _held(scene, ask)
         said = speech.text
         trouble = checked.check(said) or ""
@@ -86,7 +90,7 @@ async def structured(scene: Scene, turn: Turn) -> Step:
         scene.tally.add("retried_formats")
         if done.reason == "length":
             # It did not end by itself: once more, with limits that bring it to its end.
-            ask = replace(bound(scene.info, turn, text, ending=True), max_tokens=None)
+            ask, ending = bound(scene.info, turn, text, ending=True), True
             continue
         if mended := repair(said, checked):
             return Step(say(scene, mended), [], done.reason)
@@ -95,13 +99,13 @@ async def structured(scene: Scene, turn: Turn) -> Step:
     raise EngineError(f"The model did not produce JSON that is valid for the schema: {trouble}")
 
 
-def _first_tokens(scene: Scene) -> int:
-    """Tokens for the first try at JSON: enough is kept for one that ends for certain."""
-    share = 1 - ANSWER_SHARE
+def _tokens(scene: Scene, *, last: bool) -> int:
+    """Tokens for a try at JSON: enough is kept for another one, if it is not the last."""
+    share = 1.0 if last else 1 - ANSWER_SHARE
     tokens = answer_tokens(scene.engine.pace, scene.clock.left())
-    most = min(MOST_TOKENS, MOST_TOKENS if tokens is None else int(tokens * share))
+    most = MOST_TOKENS if tokens is None else min(MOST_TOKENS, max(FEW, int(tokens * share)))
     room = scene.room()
-    return max(1, most if room is None else min(most, int(room * share)))
+    return most if room is None else max(1, min(most, int(room * share)))
 
 
 async def _held(scene: Scene, turn: Turn) -> tuple[Speech, TurnDone]:

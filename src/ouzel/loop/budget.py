@@ -34,6 +34,9 @@ ANSWER_SHARE: Final = 0.4
 KEPT_BACK: Final = 0.05
 """Of the whole time, what is kept back for everything that is not generating."""
 
+LAST_CALLS: Final = 0.25
+"""Of the whole time, what is left when no more tools are called: it is needed for the answer."""
+
 HURRY: Final = 0.8
 """Of the time there is when the answer begins, what may pass before it is brought to an end."""
 
@@ -61,6 +64,11 @@ class Clock:
         if not self.limited:
             return math.inf
         return max(0.0, self.began + self.within * (1 - KEPT_BACK) - self.now())
+
+    @property
+    def late(self) -> bool:
+        """Whether what time there is left is needed for the answer."""
+        return self.limited and self.left() < self.within * LAST_CALLS
 
     def after(self, seconds: float) -> float:
         """The moment so many seconds from now."""

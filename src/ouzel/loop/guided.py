@@ -22,6 +22,7 @@ from ouzel.core.turns import TextDelta, Turn, TurnMessage
 from ouzel.loop import answer_words, grammars
 from ouzel.loop import guided_words as words
 from ouzel.loop.bounds import bound
+from ouzel.loop.budget import answer_tokens
 from ouzel.loop.context import Round
 from ouzel.loop.scene import Scene
 from ouzel.loop.tool_calls import Wanted, want
@@ -33,6 +34,9 @@ TRIES: Final = 2
 
 ARGUMENT_TOKENS: Final = 1024
 """Most tokens of one call's arguments; programs may be longer than any other."""
+
+FEW: Final = 64
+"""Tokens that arguments may have however little time is left."""
 
 MOST_ERRORS: Final = 3
 """Errors in a row of one round after which a model is no longer held to another try."""
@@ -71,7 +75,7 @@ async def decide(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> list
             return [call]
         # Arguments that no trying makes valid, or the same again, which brings nothing new.
         left = replace(left, allowed=left.allowed - {offer.name})
-        if not left.open:
+        if not left.open or scene.clock.late:
             break
     if toolbox.required:
         raise EngineError("The model made no valid call of a tool, although one was required.")
@@ -145,6 +149,8 @@ async def _arguments(scene: Scene, turn: Turn, toolbox: Toolbox, offer: Offer) -
         if isinstance(found, Wanted):
             return found
         complaint = TurnMessage("system", answer_words.wrong_arguments(found))
+        if scene.clock.late:
+            return None
         said = TurnMessage("assistant", words.call_words(offer.name, text))
         ask = replace(ask, messages=(*ask.messages, said, complaint))
     return None
@@ -153,7 +159,9 @@ async def _arguments(scene: Scene, turn: Turn, toolbox: Toolbox, offer: Offer) -
 def _argument_turn(scene: Scene, turn: Turn, offer: Offer) -> Turn:
     """The turn in which the arguments are written."""
     opening = words.arguments_opening(offer.name)
-    ask = replace(turn, sampling=GREEDY, max_tokens=ARGUMENT_TOKENS, opening=opening)
+    tokens = answer_tokens(scene.engine.pace, scene.clock.left())
+    most = ARGUMENT_TOKENS if tokens is None else max(FEW, min(ARGUMENT_TOKENS, tokens))
+    ask = replace(turn, sampling=GREEDY, max_tokens=most, opening=opening)
     spec = offer.spec
     if isinstance(spec, FunctionTool):
         return bound(scene.info, ask, spec.parameters)
@@ -169,7 +177,8 @@ def _argument_turn(scene: Scene, turn: Turn, offer: Offer) -> Turn:
     )
 
 
-def answering(turn: Turn) -> Turn:
+def answering(turn: Turn, toolbox: Toolbox) -> Turn:
     """The turn in which a guided model answers, having been offered tools."""
-    stops = (*turn.sampling.stop, *words.ANSWER_STOPS)
+    names = [offer.name for offer in toolbox.offers]
+    stops = (*turn.sampling.stop, *words.answer_stops(names))
     return replace(turn, opening=words.ANSWER_OPENING, sampling=replace(turn.sampling, stop=stops))

@@ -22,8 +22,6 @@ from ouzel.core.turns import TurnMessage
 ANSWER = "answer"
 DECISION_OPENING = "Action:"
 ANSWER_OPENING = f"Action: {ANSWER}\n"
-# The model may run on into another round, which nobody asked for.
-ANSWER_STOPS = ("\nAction:", "\nResult:")
 
 # A tool is taken when its first token is likelier than `answer` by this much (natural logarithm).
 # Chosen on the tuning data, with earlier instructions (no tool needed: at most 1.4; one needed: at
@@ -49,6 +47,7 @@ _ANSWER_LINE = (
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|for example|for instance|such as)(?=\W).*", re.I | re.S)
 """An example value and what follows it: weak models copy it into their arguments."""
 
+_MOST_STOPS = 16
 _TOOL_CHARACTERS = 300
 _PARAMETER_CHARACTERS = 50
 
@@ -56,6 +55,17 @@ _PARAMETER_CHARACTERS = 50
 def call_words(name: str, arguments: str) -> str:
     """A call that was made, as the assistant's message. `arguments` is JSON, or a custom text."""
     return f"Action: {name}\n{arguments}"
+
+
+def answer_stops(names: Iterable[str]) -> tuple[str, ...]:
+    """Where an answer ends that runs on into another round, which nobody asked for.
+
+    Args:
+        names: of the tools that are offered; only their rounds are looked for, since honest
+            answers have lines that begin with "Action:", too.
+    """
+    rounds = [ANSWER, *map(shown_name, names)][:_MOST_STOPS]
+    return tuple(f"\n{DECISION_OPENING} {name}\n" for name in rounds)
 
 
 def result_words(result: str) -> str:

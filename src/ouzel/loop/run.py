@@ -32,9 +32,6 @@ from ouzel.loop.toolbox import Toolbox
 MOST_HOSTED: Final = 32
 """Calls of hosted tools in one run, where the request sets no limit."""
 
-LAST_CALLS: Final = 0.25
-"""Of the whole time, what is left when no more tools are called."""
-
 SHORT: Final = 200
 """Tokens for the answer below which the model is told how many words that is."""
 
@@ -141,14 +138,9 @@ class _Running:
             self._toolbox = self._toolbox.after_a_call()
             if self._called >= self._most:
                 self._toolbox = self._toolbox.without_hosted()
-            if self._late():
+            if self._scene.clock.late:
                 self._toolbox = self._toolbox.shut()
             self._scene.next_step()
-
-    def _late(self) -> bool:
-        """Whether what time there is left is needed for the answer."""
-        clock = self._scene.clock
-        return clock.limited and clock.left() < clock.within * LAST_CALLS
 
     @property
     def _most(self) -> int:
@@ -194,7 +186,7 @@ class _Running:
                 return native.Step(wanted=wanted)
         if not self._toolbox.offers:
             return await self._answer(turn)
-        return await self._answer(guided.answering(turn))
+        return await self._answer(guided.answering(turn, self._toolbox))
 
     async def _answer(self, turn: Turn) -> native.Step:
         """Think if it pays, then answer."""
