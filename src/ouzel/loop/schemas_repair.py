@@ -208,9 +208,7 @@ class _Reader:
         here = self._text[at : at + 1]
         if here != "u":
             return _ESCAPES.get(here, here), at + 1
-        match = re.compile(r"u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?").match(
-            self._text, at
-        )
+        match = _UNICODE.match(self._text, at)
         if match is None:
             raise _Unreadable
         code = int(match[1], 16)
