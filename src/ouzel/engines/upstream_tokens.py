@@ -185,7 +185,7 @@ async def usage_of(
             usage = await _by_tokenizer(tokenizer, turn, reader)
         thinking = reader.uncounted_thinking()
         if not usage.reasoning_tokens and not thinking:
-            thinking = _thinking_in(reader.text(), info.thinks if info else "no")
+            thinking = _thinking_in(reader.text(), turn, info.thinks if info else "no")
         thought = await tokenizer.told(thinking) if thinking else usage.reasoning_tokens
     except EngineDied:
         raise
@@ -194,11 +194,16 @@ async def usage_of(
     return replace(usage, reasoning_tokens=min(thought, usage.output_tokens))
 
 
-def _thinking_in(text: str, thinks: Thinks) -> str:
-    """The thinking at the start of a text, for models that show it there."""
+def _thinking_in(text: str, turn: Turn, thinks: Thinks) -> str:
+    """The thinking at the start of a text, for models that show it there.
+
+    Without its end it is all thinking, except where there could be none: in a turn that is bound,
+    was opened, or shall not think.
+    """
     said = text.lstrip()
-    tagged = said.startswith(_OPEN)
-    if thinks not in ("tags", "open") or not (tagged or thinks == "open"):
+    begun = thinks in ("tags", "open") and said.startswith(_OPEN)
+    answers = bool(turn.grammar or turn.schema or turn.opening) or turn.effort == "none"
+    if not begun and not (thinks == "open" and (_CLOSE in said or not answers)):
         return ""
     return said.removeprefix(_OPEN).partition(_CLOSE)[0]
 

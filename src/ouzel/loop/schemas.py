@@ -20,6 +20,9 @@ from ouzel.loop.schemas_work import MAX_WORK, TooMuchWork, Unsupported, Worker, 
 
 MAX_SCHEMA_CHARS = 200_000
 MAX_TEXT_CHARS = 1_000_000
+LARGE = 20_000
+"""Characters from which a schema counts as large: one of 200,000 holds 6 MB, so few are kept."""
+
 MAX_DEPTH = 100
 """Arrays and objects inside each other, in schemas and in what is checked."""
 
@@ -101,10 +104,13 @@ class Schema:
             return f"The JSON cannot be checked: {str(failure).splitlines()[0][:200]}."
 
 
-@lru_cache(maxsize=256)
 def schema(text: str) -> Schema:
     """The schema of this text, from a bounded cache. Raises as `Schema` does."""
-    return Schema(text)
+    return _large(text) if len(text) > LARGE else _usual(text)
+
+
+_usual = lru_cache(maxsize=256)(Schema)
+_large = lru_cache(maxsize=16)(Schema)
 
 
 def _invalid(reason: str) -> RequestError:

@@ -58,6 +58,8 @@ _ENDS = re.compile(
 _NOT_ENDS = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|No|e\.g|i\.e|etc|vs|approx)|^\s*\d+)$")
 """What may stand before a full stop that ends nothing: initials, short forms, a list's number."""
 
+_LONGEST_SHORT_FORM = 16
+
 
 def calculates(question: str) -> bool:
     """Whether `question` looks like one that has to be worked out: it has two numbers or more.
@@ -115,9 +117,10 @@ def whole_until(text: str) -> int:
             best = start + len(content) if line.endswith("\n") and content else best
         else:
             ends = [len(content)] if line.endswith("\n") and _stands_alone(content) else _ends(line)
-            for end in ends:
-                if opened + _opened(line[:end]) <= 0:
-                    best = start + end
+            # The last one that will do is looked for from the end: one long line may hold many.
+            fits = (end for end in reversed(ends) if opened + _opened(line[:end]) <= 0)
+            last = next(fits, None)
+            best = best if last is None else start + last
             opened += _opened(line)
     return best
 
@@ -139,7 +142,11 @@ def _stands_alone(line: str) -> bool:
 def _ends(line: str) -> list[int]:
     """Where sentences end within `line`."""
     found = _ENDS.finditer(line)
-    return [end.end() for end in found if not _NOT_ENDS.search(line[: end.start()])]
+    return [
+        end.end()
+        for end in found
+        if not _NOT_ENDS.search(line, max(0, end.start() - _LONGEST_SHORT_FORM), end.start())
+    ]
 
 
 def _opened(text: str) -> int:
