@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schema_cases import CASES
 
 from ouzel.core.errors import RequestError
-from ouzel.loop.schemas import MAX_DEPTH, Schema, schema
+from ouzel.loop.schemas import LARGE, MAX_DEPTH, Schema, schema
 from ouzel.loop.schemas_engine import as_grammar, for_engine, refusal
 from ouzel.loop.schemas_repair import repair
 
@@ -203,6 +203,13 @@ def test_what_cannot_be_used_is_named(wanted: str, word: str) -> None:
     assert caught.value.code == "invalid_json_schema"
     assert word in caught.value.message
     assert len(caught.value.message) < 600
+
+
+def test_large_schemas_are_kept_for_a_while_and_never_many() -> None:
+    texts = [json.dumps({"title": f"{number} " + LARGE * "x"}) for number in range(40)]
+    read = [schema(text) for text in texts]
+    assert schema(texts[-1]) is read[-1]
+    assert schema(texts[0]) is not read[0]
 
 
 def test_branches_without_end_are_refused_at_once() -> None:
