@@ -49,6 +49,29 @@ def test_how_long_an_answer_is_liked_is_said_after_the_instructions(verbosity, w
     assert any(message.text.endswith(text) for message in led.messages)
 
 
+@pytest.mark.parametrize(
+    ("given_back", "object_"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        ("", "{}"),
+        (" ", "{}"),
+        ("1 + 1", '{"input":"1 + 1"}'),
+        ("[1]", '{"input":"[1]"}'),
+        (1000 * "[", '{"input":"' + 1000 * "[" + '"}'),
+    ],
+)
+@pytest.mark.parametrize("of", [FunctionCall, HostedCall])
+def test_engines_with_calls_of_their_own_are_always_shown_an_object(of, given_back, object_):
+    call = (
+        FunctionCall("fc_1", "c1", "f", given_back)
+        if of is FunctionCall
+        else HostedCall("c1", "python", "f", given_back, "2")
+    )
+    request = asked(said("user", "hi"), call)
+    (_, message, *_) = assemble(request, (), style="native").messages
+    assert [each.arguments for each in message.calls] == [object_]
+
+
 def test_instructions_and_opening_system_messages_become_one_system_message():
     request = asked(
         said("developer", "Be brief."),

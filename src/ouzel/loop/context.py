@@ -188,9 +188,24 @@ def _of_tools(item: Item, guided: bool) -> list[TurnMessage]:
 def _call(call_id: str, name: str, arguments: str, custom: bool, guided: bool) -> TurnMessage:
     if guided:
         return TurnMessage("assistant", guided_words.call_words(name, arguments))
-    if custom:
-        arguments = msgspec.json.encode({"input": arguments}).decode()
+    arguments = _in_an_object(arguments) if custom else _as_object(arguments)
     return TurnMessage("assistant", "", calls=(TurnCall(call_id, name, arguments),))
+
+
+def _as_object(arguments: str) -> str:
+    """Arguments that a client gave back, as an object: templates read them, and some fail."""
+    if not arguments.strip():
+        return "{}"
+    try:
+        whole = isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        whole = False
+    return arguments if whole else _in_an_object(arguments)
+
+
+def _in_an_object(text: str) -> str:
+    """As `_INPUT` has it."""
+    return msgspec.json.encode({"input": text}).decode()
 
 
 def _result(call_id: str, output: str, guided: bool) -> TurnMessage:
