@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from ouzel.core.errors import EngineDied, EngineUnavailable, OuzelError, RequestError
 from ouzel.core.items import TokenLogprob
 from ouzel.core.request import Sampling
-from ouzel.core.turns import CallDelta, TextDelta, ThinkingDelta, Turn, TurnMessage, Usage
+from ouzel.core.turns import (
+    CallDelta,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    Turn,
+    TurnMessage,
+    Usage,
+)
 from ouzel.engines.upstream_failures import Overflow
 from ouzel.engines.upstream_sse import MAX_EVENT, EventParser
 from ouzel.engines.wire import UNLIKELY, TurnReader
@@ -210,7 +218,7 @@ def test_calls_come_in_pieces() -> None:
 
 
 def test_a_refusal_is_not_lost() -> None:
-    assert read(chunk({"refusal": "No."}, "stop"))[0] == [TextDelta("No.")]
+    assert read(chunk({"refusal": "No."}, "stop"))[0] == [RefusalDelta("No.")]
 
 
 def test_logprobs_as_llama_server_writes_them() -> None:

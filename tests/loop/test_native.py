@@ -11,6 +11,7 @@ from ouzel.core.items import Reasoning
 from ouzel.core.turns import Pace
 from ouzel.engines.scripted import Reply, Say, Script, ScriptedEngine, Think
 from ouzel.loop.budget import NATIVE, Clock
+from ouzel.loop.native import CLOSED
 
 NOTES = "no more time to think"
 LONG = Think("hm " * 10_000)
@@ -43,6 +44,15 @@ async def test_a_thinker_that_never_stops_is_bounded(effort):
     assert usage.output_tokens <= 3 * NATIVE["low"]
     # There is no answer, and that is told.
     assert played.outcome.status == "incomplete" or played.text
+
+
+async def test_who_thinks_ten_thousand_tokens_whatever_it_is_told_answers_within_its_budget():
+    replies = (Reply((Think("hm " * 10_000), Say("It is 42."))),)
+    played = await play(Script(replies, context_window=50_000), ask("q?", effort="low"))
+    assert (played.kinds, played.text) == (["reasoning", "message"], "It is 42.")
+    assert played.outcome.status == "completed"
+    assert played.outcome.usage.reasoning_tokens <= NATIVE["low"] * 1.25
+    assert played.turns[-1].opening == CLOSED
 
 
 async def test_a_thinker_that_thinks_on_after_its_notes_still_answers():

@@ -143,7 +143,8 @@ class Answers:
                 param = PROMPT[request.protocol]
                 raise ContextLengthExceeded(tokens, info.context_window, param=param)
         clock = Clock(request.answer_within or 0.0, began)
-        return Task(request, turn, owner, clock, toolbox, style, context.round_of(items))
+        now, unread = context.round_of(items), context.unread(items)
+        return Task(request, turn, owner, clock, toolbox, style, now, unread)
 
     async def _open_toolbox(self, request: Request) -> Toolbox:
         """Big schemas and grammars are read in a thread: nobody else shall wait for them."""

@@ -143,6 +143,13 @@ class ThinkingDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """The next piece of the model's words for declining, from engines that tell them apart."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallDelta:
     """The next piece of a tool call; pieces with the same index belong together.
 
@@ -174,4 +181,4 @@ class TurnDone:
     usage: Usage = field(default_factory=Usage)
 
 
-EngineDelta = TextDelta | ThinkingDelta | CallDelta | TurnDone
+EngineDelta = TextDelta | ThinkingDelta | RefusalDelta | CallDelta | TurnDone

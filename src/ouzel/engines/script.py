@@ -32,7 +32,8 @@ for the last one of all, such as a tool's result.
 
 Steps: `say`/`think` (with `repeat` and `delay` in seconds between tokens), `call` (with
 `arguments`, a JSON string), `pause` (seconds), `error` (a message; with `status` 400, 500 or
-503), `die` (a message), `stop` (`stop`, `length`, `filter`: ends the turn).
+503), `die` (a message), `stop` (`stop`, `length`, `filter`: ends the turn). Thinking is passed over
+in a turn that was opened with its end, `</think>`.
 """
 
 from __future__ import annotations

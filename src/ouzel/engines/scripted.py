@@ -154,6 +154,8 @@ class ScriptedEngine:
         self.active += 1
         try:
             for step in self._find(turn).steps:
+                if isinstance(step, Think) and turn.opening.rstrip().endswith("</think>"):
+                    continue  # the thinking was closed before the turn began
                 async for delta in performance.play(step):
                     yield delta
                     if isinstance(delta, TurnDone):

@@ -18,6 +18,7 @@ from ouzel.core.errors import EngineDied, OuzelError
 from ouzel.core.items import TokenLogprob
 from ouzel.core.turns import (
     CallDelta,
+    RefusalDelta,
     TextDelta,
     ThinkingDelta,
     Usage,
@@ -123,7 +124,7 @@ class Chunk(msgspec.Struct):
     type: Any = None
 
 
-Piece = TextDelta | ThinkingDelta | CallDelta
+Piece = TextDelta | ThinkingDelta | RefusalDelta | CallDelta
 
 _decode = msgspec.json.Decoder(Chunk).decode
 
@@ -151,7 +152,7 @@ def read_chunk(chunk: Chunk, top: int | None = None) -> list[Piece]:
     if delta.content or logprobs:
         deltas.append(TextDelta(delta.content or "", logprobs))
     if delta.refusal:
-        deltas.append(TextDelta(delta.refusal))
+        deltas.append(RefusalDelta(delta.refusal))
     for position, call in enumerate(delta.tool_calls or ()):
         function = call.function or _Function()
         deltas.append(

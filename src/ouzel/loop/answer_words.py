@@ -45,6 +45,10 @@ CALL_NOW = "Call one of the tools now; do not answer in words."
 """Says that a call was required."""
 
 
+NO_TOOLS = "No tool can be called any more. Answer in words, from what you know."
+"""Says that there is nothing to be called."""
+
+
 def wrong_arguments(trouble: str) -> str:
     """Shows the model what was wrong with a call's arguments."""
     return f"The arguments were not valid: {trouble} Write them again, put right."

@@ -15,7 +15,16 @@ from typing import Final
 from ouzel.core.errors import EngineError
 from ouzel.core.items import TokenLogprob
 from ouzel.core.request import Format
-from ouzel.core.turns import CallDelta, Halt, TextDelta, ThinkingDelta, Turn, TurnDone, TurnMessage
+from ouzel.core.turns import (
+    CallDelta,
+    Halt,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    Turn,
+    TurnDone,
+    TurnMessage,
+)
 from ouzel.loop import answer_words as words
 from ouzel.loop.bounds import ANY_OBJECT, bound
 from ouzel.loop.budget import ANSWER_SHARE, answer_tokens
@@ -55,6 +64,8 @@ async def answer(scene: Scene, turn: Turn, names: tuple[str, ...] = ()) -> tuple
                         halt.wished = True
                 case ThinkingDelta(text):
                     scene.emit(scene.output.think(text))
+                case RefusalDelta(text):
+                    speech.refuse(text)
                 case CallDelta():
                     raise EngineError("The engine called a tool although none was offered.")
                 case TurnDone():
@@ -82,6 +93,8 @@ async def structured(scene: Scene, turn: Turn) -> Step:
         ask = replace(ask, max_tokens=_tokens(scene, last=ending or attempt == TRIES - 1))
         speech, done = await _held(scene, ask)
         said = speech.text
+        if speech.refused:
+            return Step(reason=done.reason, refused=True)
         trouble = checked.check(said) or ""
         if not trouble and done.reason != "filter":
             return Step(say(scene, said, speech.logprobs), [], "stop")
@@ -102,7 +115,7 @@ async def structured(scene: Scene, turn: Turn) -> Step:
 def _tokens(scene: Scene, *, last: bool) -> int:
     """Tokens for a try at JSON: enough is kept for another one, if it is not the last."""
     share = 1.0 if last else 1 - ANSWER_SHARE
-    tokens = answer_tokens(scene.engine.pace, scene.clock.left())
+    tokens = answer_tokens(scene.engine.pace, scene.left())
     most = MOST_TOKENS if tokens is None else min(MOST_TOKENS, max(FEW, int(tokens * share)))
     room = scene.room()
     return most if room is None else max(1, min(most, int(room * share)))
@@ -115,6 +128,8 @@ async def _held(scene: Scene, turn: Turn) -> tuple[Speech, TurnDone]:
         async for delta in deltas:
             if isinstance(delta, TextDelta):
                 speech.hear(speech.split(delta)[1])
+            elif isinstance(delta, RefusalDelta):
+                speech.refuse(delta.text)
             elif isinstance(delta, TurnDone):
                 done = delta
     speech.end()

@@ -34,6 +34,9 @@ ANSWER_SHARE: Final = 0.4
 KEPT_BACK: Final = 0.05
 """Of the whole time, what is kept back for everything that is not generating."""
 
+CHARACTERS_A_TOKEN: Final = 3.5
+"""Of English text and code, with today's vocabularies: some 3 to 4."""
+
 LAST_CALLS: Final = 0.25
 """Of the whole time, what is left when no more tools are called: it is needed for the answer."""
 
@@ -93,6 +96,11 @@ def thinking_tokens(
     if math.isinf(left):
         return most
     return min(most, int(left * (1 - ANSWER_SHARE) * pace.decode))
+
+
+def about_tokens(*texts: str) -> int:
+    """About how many tokens some texts have; an estimate for budgets, never for counts."""
+    return int(sum(map(len, texts)) / CHARACTERS_A_TOKEN)
 
 
 def answer_tokens(pace: Pace, left: float) -> int | None:

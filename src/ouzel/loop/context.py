@@ -126,6 +126,17 @@ def round_of(items: Iterable[Item]) -> Round:
     return now
 
 
+def unread(items: Sequence[Item]) -> tuple[str, ...]:
+    """The texts since the model last said or called something: what came before is cached."""
+    texts: list[str] = []
+    for item in reversed(items):
+        if isinstance(item, CallOutput) or (isinstance(item, Message) and item.role != "assistant"):
+            texts.append(item.text)
+        else:
+            break
+    return tuple(texts)
+
+
 def _is_error(output: str) -> bool:
     """Whether a client's output says that it is an error: JSON with such a key."""
     try:

@@ -47,6 +47,7 @@ _ANSWER_LINE = (
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|for example|for instance|such as)(?=\W).*", re.I | re.S)
 """An example value and what follows it: weak models copy it into their arguments."""
 
+_LIKE_ANSWER = re.compile(f"(?:use_)*{ANSWER}", re.IGNORECASE)
 _MOST_STOPS = 16
 _TOOL_CHARACTERS = 300
 _PARAMETER_CHARACTERS = 50
@@ -193,8 +194,11 @@ def tool_line(tool: FunctionTool | CustomTool) -> str:
 
 
 def shown_name(name: str) -> str:
-    """How the model sees a tool's name: as it is, unless it begins like `answer`."""
-    return f"use_{name}" if name.lower().startswith(ANSWER) else name
+    """How the model sees a tool's name: as it is, unless it begins like `answer`.
+
+    Nor may it look like one that was changed: no two names are shown alike.
+    """
+    return f"use_{name}" if _LIKE_ANSWER.match(name) else name
 
 
 def choice_grammar(names: Sequence[str], *, may_answer: bool) -> str:

@@ -20,6 +20,7 @@ from ouzel.core.request import CustomTool, Effort
 from ouzel.core.turns import (
     CallDelta,
     Halt,
+    RefusalDelta,
     TextDelta,
     ThinkingDelta,
     Turn,
@@ -43,6 +44,10 @@ LEAST_THINKING: Final = 64
 LAST_THINKING: Final = 1024
 """Tokens of thinking after which the last try is given up."""
 
+CLOSED: Final = "<think>\n\n</think>\n\n"
+"""What an assistant's message begins with that is not to be thought about: as the templates of
+models that can be told not to think write it."""
+
 CHARACTERS: Final = 6
 """Characters a token has at most, on the average of a long text: engines may send several tokens
 in one delta, so deltas alone would count too few."""
@@ -58,6 +63,7 @@ class Step:
         reason: how the last turn ended.
         cut: the answer was ended in the middle, because time was up.
         logprobs: those of a text that was not said yet.
+        refused: the model declined.
     """
 
     said: str = ""
@@ -65,6 +71,7 @@ class Step:
     reason: str = "stop"
     cut: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
+    refused: bool = False
 
 
 class _Limit:
@@ -100,7 +107,7 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
     """
     effort: Effort = scene.request.effort or "medium"
     pace, room = scene.engine.pace, scene.room()
-    budget = thinking_tokens(effort, True, pace, scene.clock.left(), room)
+    budget = thinking_tokens(effort, True, pace, scene.left(), room)
     asking = _Asking(turn, toolbox, effort)
     said = ""
     for attempt in range(TRIES):
@@ -108,11 +115,19 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
         if last and asking.trouble and not toolbox.required:
             asking.without_tools()
         limit = _Limit(scene, max(budget, LAST_THINKING) if last else budget, last=last)
+        # Who thinks on though told not to finds the thinking closed the last time.
+        closed = last and bool(asking.notes) and "opening" in scene.info.capabilities
         # What was said in a try that is given up is not said again.
         listener = _Listener(
-            scene, turn, asking.toolbox, limit, hold=hold or bool(said), mute=bool(asking.notes)
+            scene,
+            turn,
+            asking.toolbox,
+            limit,
+            hold=hold or bool(said),
+            mute=bool(asking.notes),
+            closed=closed,
         )
-        done = await listener.listen(asking.turn())
+        done = await listener.listen(asking.turn(closed=closed))
         if not last and (listener.overrun or listener.only_thought(done)):
             scene.tally.add("wound_up")
             asking.wind_up(listener.thought, budget)
@@ -135,7 +150,8 @@ async def step(scene: Scene, turn: Turn, toolbox: Toolbox, *, hold: bool = False
     ):  # it was held, as something was said before
         scene.emit(scene.output.say(listener.said, listener.logprobs))
         said += listener.said
-    return Step(said, wanted, done.reason, listener.cut or listener.overrun, listener.logprobs)
+    cut = listener.cut or listener.overrun
+    return Step(said, wanted, done.reason, cut, listener.logprobs, listener.refused)
 
 
 class _Asking:
@@ -148,16 +164,17 @@ class _Asking:
         self.notes = ""
         self.trouble = ""
 
-    def turn(self) -> Turn:
-        """The turn of the next try."""
+    def turn(self, *, closed: bool = False) -> Turn:
+        """The turn of the next try. `closed`: the thinking is over before it begins."""
         messages = self._turn.messages
-        if self.trouble and self.toolbox.open:
+        if self.trouble:
             messages = (*messages, TurnMessage("system", self.trouble))
         if self.notes:
             messages = (*messages, TurnMessage("system", words.notes(self.notes)))
         box = self.toolbox
         return replace(
             self._turn,
+            opening=CLOSED if closed else "",
             messages=messages,
             tools=tuple(tool for tool in self._turn.tools if box.find(tool.name)),
             tool_mode="required" if box.required else "auto" if box.open else "none",
@@ -172,6 +189,7 @@ class _Asking:
     def without_tools(self) -> None:
         """From now on only answer."""
         self.toolbox = self.toolbox.shut()
+        self.trouble = words.NO_TOOLS
 
 
 class _Listener:
@@ -190,6 +208,7 @@ class _Listener:
         *,
         hold: bool,
         mute: bool,
+        closed: bool,
     ) -> None:
         self._scene = scene
         self._turn = turn
@@ -197,7 +216,7 @@ class _Listener:
         self._limit = limit
         self._mute = mute
         names = tuple(offer.name for offer in toolbox.callable)
-        self._speech = Speech(scene, names, hold=hold)
+        self._speech = Speech(scene, names, hold=hold, thinks="no" if closed else None)
         self._thoughts: list[str] = []
         self._sums_up = not mute and scene.request.summary is not None
         self._holds = hold
@@ -217,6 +236,11 @@ class _Listener:
         return self._speech.text
 
     @property
+    def refused(self) -> bool:
+        """Whether the model declined."""
+        return self._speech.refused
+
+    @property
     def cut(self) -> bool:
         """Whether what was said ends in the middle."""
         return self._speech.cut
@@ -228,7 +252,7 @@ class _Listener:
 
     def only_thought(self, done: TurnDone) -> bool:
         """Whether the turn ended by itself after the thinking, with nothing said or called."""
-        nothing = not (self.said.strip() or self._calls or self._speech.calls)
+        nothing = not (self.said.strip() or self._calls or self._speech.calls or self.refused)
         return done.reason == "stop" and nothing and bool(self.thought)
 
     async def listen(self, turn: Turn) -> TurnDone:
@@ -244,6 +268,9 @@ class _Listener:
                         over = bool(thinking) and self._think(thinking)
                         if text:
                             over = self._speech.hear(text) or over
+                    case RefusalDelta(text):
+                        self._speech.refuse(text)
+                        over = False
                     case CallDelta():
                         over = self._more_of_a_call(delta)
                     case TurnDone():
@@ -283,7 +310,7 @@ class _Listener:
         return self.overrun
 
     def _more_of_a_call(self, delta: CallDelta) -> bool:
-        if not self._toolbox.open:
+        if not self._toolbox.offers:
             raise EngineError("The engine called a tool although none was offered.")
         ids = self._ids.setdefault(delta.index, [])
         if delta.id and delta.name and delta.id not in ids:

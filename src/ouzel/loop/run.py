@@ -19,7 +19,7 @@ from ouzel.core.items import Message
 from ouzel.core.request import Effort, Request
 from ouzel.core.turns import Turn, Usage
 from ouzel.loop import answering, guided, native, thinking
-from ouzel.loop.budget import Clock, answer_tokens, thinking_tokens
+from ouzel.loop.budget import Clock, about_tokens, answer_tokens, thinking_tokens
 from ouzel.loop.context import Round, with_calls
 from ouzel.loop.output import Output
 from ouzel.loop.scene import OutOfTokens, Scene
@@ -57,6 +57,7 @@ class Task:
         toolbox: what may be called.
         style: how the model is brought to call.
         round: what has happened since the last message.
+        unread: texts of the prompt that the engine has not read before, as far as can be told.
     """
 
     request: Request
@@ -66,6 +67,7 @@ class Task:
     toolbox: Toolbox = Toolbox()
     style: ToolStyle = "guided"
     round: Round = Round()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ async def run(
         EngineError, RequestError: as the engine raised them.
         EngineError: the model did not bring about what was asked.
     """
-    scene = Scene(engine, task.request, output, tally, emit, task.clock)
+    unread = about_tokens(*task.unread)
+    scene = Scene(engine, task.request, output, tally, emit, task.clock, unread)
     try:
         reason = await _Running(scene, task).to_the_end()
     except OutOfTokens:
@@ -140,7 +143,7 @@ class _Running:
                 self._toolbox = self._toolbox.without_hosted()
             if self._scene.clock.late:
                 self._toolbox = self._toolbox.shut()
-            self._scene.next_step()
+            self._scene.next_step(about_tokens(*(each.output or "" for each in made)))
 
     @property
     def _most(self) -> int:
@@ -166,7 +169,7 @@ class _Running:
             return await self._answer(replace(self._turn, tools=()))  # or it might call one
         plain = self._request.format.type == "text"
         step = await native.step(self._scene, self._turn, self._toolbox, hold=not plain)
-        if plain or step.wanted:
+        if plain or step.wanted or step.refused:
             return step
         if step.reason in ("length", "filter") or self._valid(step.said):
             answering.say(self._scene, step.said, step.logprobs)
@@ -194,12 +197,12 @@ class _Running:
         thought, ended = "", True
         if self._pays():
             effort = self._request.effort or DEFAULT_EFFORT
-            pace, left = scene.engine.pace, scene.clock.left()
+            pace, left = scene.engine.pace, scene.left()
             budget = thinking_tokens(effort, False, pace, left, scene.room())
             thought, ended = await thinking.scratchpad(scene, turn, budget)
             await thinking.summarise(scene, self._turn, thought)
         plain = self._request.format.type == "text"
-        tokens = answer_tokens(scene.engine.pace, scene.clock.left()) if plain else None
+        tokens = answer_tokens(scene.engine.pace, scene.left()) if plain else None
         limit = words_within(tokens) if tokens is not None and tokens < SHORT else None
         turn = thinking.after_thinking(turn, thought, ended, limit)
         if not plain:

@@ -39,6 +39,7 @@ class Scene:
         tally: counts what happens.
         emit: takes every event as soon as it exists.
         clock: knows how much time there is.
+        unread: about how many tokens of the prompt the engine has not read before.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Scene:
         tally: Tally,
         emit: Callable[[Event], None],
         clock: Clock,
+        unread: int = 0,
     ) -> None:
         self.engine = engine
         self.request = request
@@ -56,6 +58,7 @@ class Scene:
         self.clock = clock
         self.tally = tally
         self._emit = emit
+        self._unread = unread
         self._before = Usage()
         self._step: Usage | None = None
 
@@ -69,9 +72,14 @@ class Scene:
         """Tokens of the whole run so far."""
         return self._before if self._step is None else self._before + self._step
 
-    def next_step(self) -> None:
-        """What follows has a prompt of its own."""
+    def next_step(self, unread: int = 0) -> None:
+        """What follows has a prompt of its own, with about so many new tokens."""
         self._before, self._step = self.usage, None
+        self._unread = unread
+
+    def left(self) -> float:
+        """Seconds for generating, once the prompt is read; infinite without a limit."""
+        return max(0.0, self.clock.left() - self._unread / self.engine.pace.prefill)
 
     def emit(self, events: list[Event]) -> None:
         """Send events on."""
@@ -103,6 +111,7 @@ class Scene:
         turn = replace(turn, max_tokens=self.room(turn.max_tokens))
         async with aclosing(self.engine.stream(turn, halt)) as deltas:
             async for delta in deltas:
+                self._unread = 0
                 if isinstance(delta, TurnDone):
                     self._count(delta.usage, thinking)
                     yield delta

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from ouzel.core.contracts import Thinks
 from ouzel.core.items import TokenLogprob
 from ouzel.core.turns import TextDelta
 from ouzel.loop.budget import HURRY
@@ -34,18 +35,27 @@ class Speech:
         names: tools whose calls are looked for in the text; none are if there are none.
         hold: say nothing; `text` has it all in the end. Text that is held from the start is not
             hurried.
+        thinks: how thinking shows in this turn, if not as the engine says.
 
     Attributes:
         cut: it was ended in the middle of a sentence.
         hold: as above; may be set later on.
         hurried: it was ended at a good place before the model was done.
+        refused: the model declined.
         logprobs: those of the text, where it is held.
     """
 
-    def __init__(self, scene: Scene, names: tuple[str, ...] = (), *, hold: bool = False) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        names: tuple[str, ...] = (),
+        *,
+        hold: bool = False,
+        thinks: Thinks | None = None,
+    ) -> None:
         self._scene = scene
         self._spotter = Spotter(names) if names else None
-        self._splitter = Splitter(scene.info.thinks)
+        self._splitter = Splitter(thinks or scene.info.thinks)
         self.hold = hold
         self._tokens: deque[TokenLogprob] = deque()
         self._pieces: list[str] = []
@@ -56,6 +66,7 @@ class Speech:
         self.logprobs: list[TokenLogprob] = []
         self.cut = False
         self.hurried = False
+        self.refused = False
         if scene.clock.limited and not hold:
             self._hurry_at = scene.clock.after(scene.clock.left() * HURRY)
 
@@ -96,6 +107,11 @@ class Speech:
         kept = text.rstrip()
         self._space = text[len(kept) :]
         return kept
+
+    def refuse(self, text: str) -> None:
+        """The model declines, and says so apart from its text."""
+        self.refused = True
+        self._scene.emit(self._scene.output.refuse(text))
 
     def release(self) -> None:
         """Say what was held until now."""

@@ -148,7 +148,8 @@ async def summarise(scene: Scene, turn: Turn, thought: str) -> None:
         text = words.whole(text) or f"{text} …"
     if text.strip():
         scene.tally.add("summaries")
-        scene.emit(scene.output.summarise(text))
+        for paragraph in filter(None, map(str.strip, text.split("\n\n"))):
+            scene.emit(scene.output.next_summary() + scene.output.summarise(paragraph))
 
 
 class _Until:

@@ -17,6 +17,7 @@ from ouzel.core.contracts import Invocation, Stage, ToolOutcome
 from ouzel.core.errors import OuzelError, ToolError
 from ouzel.core.items import Call, CustomCall, FunctionCall, HostedCall, Item, new_id
 from ouzel.core.request import CustomTool, FunctionTool
+from ouzel.loop import answer_words
 from ouzel.loop.scene import Scene
 from ouzel.loop.schemas import schema
 from ouzel.loop.schemas_repair import repair
@@ -60,6 +61,8 @@ class Made:
 async def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
     """A call, mended if need be; or what is wrong with it, in a sentence for the model."""
     offer = toolbox.find(name)
+    if offer is None and not toolbox.open:
+        return answer_words.NO_TOOLS
     if offer is None:
         names = ", ".join(each.name for each in toolbox.callable)
         return f"There is no tool '{name[:64]}'; there are: {names}."
