@@ -9,7 +9,7 @@ from loop_kit import FakeTime, TickingEngine, ask, play, script
 
 from ouzel.core.items import Reasoning
 from ouzel.core.turns import Pace
-from ouzel.engines.scripted import Reply, Say, Script, ScriptedEngine, Think
+from ouzel.engines.scripted import CAPABILITIES, Reply, Say, Script, ScriptedEngine, Think
 from ouzel.loop.budget import NATIVE, Clock
 from ouzel.loop.native import CLOSED
 
@@ -39,7 +39,9 @@ async def test_a_long_thinker_at_low_effort_answers_within_its_budget():
 
 @pytest.mark.parametrize("effort", ["none", "minimal", "low"])
 async def test_a_thinker_that_never_stops_is_bounded(effort):
-    played = await play(Script((Reply((LONG,)),), context_window=50_000), ask(effort=effort))
+    able = CAPABILITIES - {"opening"}
+    script = Script((Reply((LONG,)),), context_window=50_000, capabilities=able)
+    played = await play(script, ask(effort=effort))
     usage = played.outcome.usage
     assert usage.output_tokens <= 3 * NATIVE["low"]
     # There is no answer, and that is told.
