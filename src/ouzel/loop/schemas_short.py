@@ -14,6 +14,18 @@ import msgspec
 MOST_ITEMS: Final = 4
 MOST_CHARACTERS: Final = 80
 
+_SCALARS: Final = ("string", "number", "boolean", "null")
+_SIMPLE: Final = {"type": _SCALARS, "maxLength": MOST_CHARACTERS}
+_ANYTHING: Final = {
+    "type": ("object", "array", *_SCALARS),
+    "maxLength": MOST_CHARACTERS,
+    "maxItems": MOST_ITEMS,
+    "items": _SIMPLE,
+    "additionalProperties": _SIMPLE,
+}
+_AS_THEY_ARE: Final = ("required", "x-guidance")
+"""Keywords whose values are no schemas."""
+
 
 def short(schema_text: str) -> str:
     """The same schema, its arrays and strings limited where they were not.
@@ -27,14 +39,19 @@ def short(schema_text: str) -> str:
 def _shortened(part: Any) -> Any:
     if isinstance(part, list):
         return [_shortened(each) for each in part]
-    if not isinstance(part, dict):
+    if part is True or part == {}:
+        return _ANYTHING
+    if not isinstance(part, dict) or "enum" in part:
         return part
-    if "enum" in part:
-        return part
-    made = {name: _shortened(each) for name, each in part.items()}
-    sort = part.get("type")
-    if sort == "array" and "maxItems" not in part:
+    made = {name: _shortened(each) for name, each in part.items() if name not in _AS_THEY_ARE}
+    made |= {name: part[name] for name in _AS_THEY_ARE if name in part}
+    types = part.get("type", ())
+    types = [types] if isinstance(types, str) else types
+    if "array" in types and not part.keys() & {"maxItems", "prefixItems"}:
         made["maxItems"] = max(MOST_ITEMS, part.get("minItems", 0))
-    if sort == "string" and not part.keys() & {"maxLength", "pattern", "format"}:
+        made.setdefault("items", _SIMPLE)
+    if "object" in types and not part.keys() & {"properties", "additionalProperties"}:
+        made["additionalProperties"] = _SIMPLE
+    if "string" in types and not part.keys() & {"maxLength", "pattern", "format"}:
         made["maxLength"] = max(MOST_CHARACTERS, part.get("minLength", 0))
     return made
