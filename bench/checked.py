@@ -46,12 +46,21 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
+_SIGNED = re.compile(
+    r"^(?:sincerely|yours|(?:best|kind|warm)\b|regards|cheers|thanks|thank you)[^\n]{0,30},\s*\n"
+    r"\s*[^\n]{1,40}\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The end of a letter: closing words on a line of their own, and a name as the last line."""
+
+
 def cut_off(text: str) -> str | None:
     """Why an answer looks as if its end were missing, or None if it looks whole.
 
     It is whole when every code fence is closed and it ends as a sentence, a formula, a code block,
     an item of a list or a row of a table does, or is only a few words long.
-    Items count as whole since lists are often written without full stops.
+    Items count as whole since lists are often written without full stops; a letter ends with a name
+    below its closing words.
     """
     said = text.rstrip()
     if not said:
@@ -62,6 +71,8 @@ def cut_off(text: str) -> str | None:
     if last.strip().startswith("```") or said.endswith(_MATHS):
         return None
     if said.rstrip(_CLOSERS).endswith(_SENTENCE_ENDS) or not said.rstrip(_CLOSERS):
+        return None
+    if _SIGNED.search(said):
         return None
     if _ITEM.match(last) or len(said.split()) <= _WHOLE_WITHOUT_END:
         return None

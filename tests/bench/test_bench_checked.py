@@ -53,6 +53,7 @@ def test_not_valid(text: str, why: str) -> None:
         "So we see that it is\n\\[ x = 4 \\]",
         "| a | b |\n|---|---|\n| one of them | the other one |",
         "Merci beaucoup pour votre aide… »",
+        "I look forward to hearing from you about it soon.\n\nSincerely,\n\n[Your Name]",
     ],
 )
 def test_whole(text: str) -> None:
@@ -68,6 +69,7 @@ def test_whole(text: str) -> None:
         "Here:\n```python\nprint(",
         "Here:\n```python\nprint(1)\n```\nand\n```\nmore",
         "Once upon a time there was a clockmaker who",
+        "Thanks for all,\nI would like to ask about the heater that",
         "First we look at all of the numbers, and then we find that\n\n### Step 2",
     ],
 )

@@ -40,6 +40,10 @@ CHARACTERS_A_TOKEN: Final = 3.5
 LAST_CALLS: Final = 0.25
 """Of the whole time, what is left when no more tools are called: it is needed for the answer."""
 
+CAREFUL: Final = 0.5
+"""Of the same time, what may pass before the answer is said a whole sentence at a time: what is not
+whole when the time is up was then not said."""
+
 HURRY: Final = 0.8
 """Of the time there is when the answer begins, what may pass before it is brought to an end."""
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ouzel.core.contracts import Thinks
 from ouzel.core.items import TokenLogprob
 from ouzel.core.turns import TextDelta
-from ouzel.loop.budget import HURRY
+from ouzel.loop.budget import CAREFUL, HURRY
 from ouzel.loop.channels import Piece, Splitter
 from ouzel.loop.scene import Scene
 from ouzel.loop.spotting import Spotted, Spotter
@@ -62,12 +62,14 @@ class Speech:
         self._held: list[str] = []
         self._late = ""
         self._space = ""
-        self._hurry_at: float | None = None
+        self._careful_at: float | None = None
+        self._hurry_at = 0.0
         self.logprobs: list[TokenLogprob] = []
         self.cut = False
         self.hurried = False
         self.refused = False
         if scene.clock.limited and not hold:
+            self._careful_at = scene.clock.after(scene.clock.left() * CAREFUL)
             self._hurry_at = scene.clock.after(scene.clock.left() * HURRY)
 
     @property
@@ -96,7 +98,7 @@ class Speech:
             return True
         if self._spotter is not None:
             text = self._apart(self._spotter.feed(text))
-            if not text and self._hurry_at is not None and self._scene.clock.left() <= 0:
+            if not text and self._careful_at is not None and self._scene.clock.left() <= 0:
                 self.cut = True
                 return True
         return self._say(text)
@@ -137,26 +139,31 @@ class Speech:
     def _say(self, text: str) -> bool:
         if not text:
             return False
-        if self._hurry_at is not None and self._scene.clock.now() >= self._hurry_at:
-            return self._hurry(text)
-        self._out(text)
-        return False
+        if self._careful_at is None or self._scene.clock.now() < self._careful_at:
+            self._out(text)
+            return False
+        return self._say_whole(text)
 
-    def _hurry(self, text: str) -> bool:
-        """Time is up, nearly: say this piece only as far as it completes what was said."""
+    def _say_whole(self, text: str) -> bool:
+        """Time gets short: say only what is whole, and end there when time is up, nearly."""
+        hurry = self._scene.clock.now() >= self._hurry_at
         self._late += text
         said = self.text
         so_far = said + self._late
         end = whole_until(so_far)
         # What follows a full stop has to be known: it may be the middle of a number.
-        complete = bool(said.strip()) and not said[end:].strip()
-        if complete or len(said) < end < len(so_far):
-            closing = whole(so_far)[end:]  # of a block of code that is still open
-            self._out(so_far[len(said) : end] + closing)
+        if len(said) < end < len(so_far):
+            self._late = so_far[end:]
+            self._out(so_far[len(said) : end])
+            said = self.text
+        over = self._scene.clock.left() <= 0
+        if (hurry or over) and said.strip() and not said[end:].strip():
+            self._out(whole(so_far)[end:])  # the end of a block of code, if one is open
             self.hurried = True
             self._scene.tally.add("hurried")
             return True
-        if self._scene.clock.left() <= 0 and (said.strip() or len(self._late) > _FIRST_SENTENCE):
+        if over and (said.strip() or len(self._late) > _FIRST_SENTENCE):
+            self._out(self._late)  # there is no good end: what there is, is more than less of it
             self.cut = True
             return True
         return False
