@@ -3,7 +3,7 @@
     python -m bench.engine_host serve --home HOME --port PORT ...
 
 It takes flags as `ouzel serve` does, each with its value, and is that command but for one thing:
-when the server listens, it writes the engine's own address and key to HOME/engine.json, readable
+when the server listens, it writes the engine's own address and key to HOME/asked.json, readable
 by this user only. The key is made anew in each process, and nothing in the server offers it: it
 is taken note of where the server begins to speak to its engine.
 """
@@ -60,7 +60,7 @@ class _Telling(Report):
         if self._engine.url is None:
             raise RuntimeError("the server speaks to no engine of its own")
         address = self._engine.url.rstrip("/").removesuffix("/v1") + "/v1"
-        descriptor = os.open(self._home / "engine.json", os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(self._home / "asked.json", os.O_WRONLY | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump({"url": address, "key": self._engine.key}, file)
 

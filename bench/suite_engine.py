@@ -98,7 +98,7 @@ def measure(bench: Bench) -> list[Row]:
     bench.tell("starting the engine; the first time it fetches the weights")
     flags = ["--model", bench.model] if bench.model else []
     with ouzel(home, *flags, module="bench.engine_host", ready_within=3600) as served:
-        engine = json.loads((home / "engine.json").read_text())
+        engine = json.loads((home / "asked.json").read_text())
         return _rows(bench, served, engine["url"], engine["key"])
 
 

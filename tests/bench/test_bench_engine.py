@@ -19,7 +19,7 @@ def test_both_ways_lead_to_one_engine(tiny_weights: Path, tmp_path: Path) -> Non
     home = tmp_path / "home"
     flags = ("--model", str(tiny_weights), "--threads", "1", "--context", "1024")
     with ouzel(home, *flags, module="bench.engine_host") as served:
-        told = home / "engine.json"
+        told = home / "asked.json"
         assert stat.S_IMODE(told.stat().st_mode) == 0o600
         engine = json.loads(told.read_text())
 
