@@ -238,3 +238,13 @@ def test_logprobs_of_what_was_not_said_any_more_are_left_out():
     hear_tokens(stage, "One. ", "Two. ", "Three. ", " Four", each=45)
     said = stage.close()
     assert "".join(logprobs(stage)).rstrip() == said.rstrip()
+
+
+def test_what_is_not_whole_when_time_is_up_was_never_said():
+    """Half of a formula is worse than a shorter answer."""
+    stage = Stage(within=100)
+    stage.hear("There are three digits to choose. ", each=55)
+    assert stage.hear("We get:\n\n\\[\nP(5, 3) = ", "\\frac{5!}{(5-3)!} =", " 60", each=18)
+    assert stage.close() == "There are three digits to choose."
+    assert stage.speech.hurried
+    assert not stage.speech.cut
