@@ -255,7 +255,9 @@ async def test_the_pace_is_seen_from_outside_elsewhere() -> None:
         before = engine.pace
         for _ in range(20):
             await said(engine, HELLO)
-        assert 20 < engine.pace.decode < 100 < before.decode
+        # A word every ten milliseconds, and timers that may fire a little early.
+        assert 20 < engine.pace.decode < 120
+        assert engine.pace.decode < before.decode
         await engine.stop()
 
 

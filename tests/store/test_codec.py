@@ -75,7 +75,7 @@ def test_what_comes_back_is_of_cores_own_classes(item: Item) -> None:
     (event,) = codec.decode_events(codec.encode_events([ItemDone(0, item)]))
     assert isinstance(event, ItemDone)
     assert type(event.item) is type(item)
-    assert isinstance(event.item, Message | Reasoning)
+    assert isinstance(event.item, Item)
     if isinstance(event.item, Message):
         assert {type(part) for part in event.item.parts} <= {Text, Refusal}
 
