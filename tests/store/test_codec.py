@@ -19,7 +19,7 @@ from store_samples import deltas, ending, finished, new_run, said
 
 from ouzel.core.errors import StoreError
 from ouzel.core.events import Delta, Event, ItemDone, RunFinished
-from ouzel.core.items import Item, Message, Reasoning, Refusal, Text, TokenLogprob
+from ouzel.core.items import Item, Message, Refusal, Text, TokenLogprob
 from ouzel.core.request import Request, Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
