@@ -29,8 +29,8 @@ AT_ONCE = 2
 KEPT = ROOT / "bench" / "results" / "effort.jsonl"
 _ANSWERED = ("completed", "incomplete")
 HEADER = "x-answer-within"
-"""Set to 0: several problems under way at once slow each other down, and a deadline would then decide
-instead of the effort."""
+"""Set to 0: several problems under way at once slow each other down, and a deadline would then
+decide instead of the effort."""
 
 ASK = "\nEnd your answer with the result as a number on a line of its own."
 
