@@ -7,14 +7,13 @@ is to run is only announced. How the model was brought to want a call, this file
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ouzel.core.contracts import Invocation, Stage, ToolOutcome
-from ouzel.core.errors import OuzelError, ToolError
+from ouzel.core.errors import ToolError
 from ouzel.core.items import Call, CustomCall, FunctionCall, HostedCall, Item, new_id
 from ouzel.core.request import CustomTool, FunctionTool
 from ouzel.loop import answer_words
@@ -22,8 +21,6 @@ from ouzel.loop.scene import Scene
 from ouzel.loop.schemas import schema
 from ouzel.loop.schemas_repair import repair
 from ouzel.loop.toolbox import Offer, Toolbox
-
-_log = logging.getLogger(__name__)
 
 TOOL_WITHIN: Final = 120.0
 """Seconds that a hosted tool gets where the run has no deadline."""
@@ -128,7 +125,8 @@ async def _run_all(scene: Scene, hosted: Sequence[tuple[Wanted, Invocation]]) ->
 
 
 async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
-    """One call of a hosted tool. Its own errors are outcomes; any other exception is ours."""
+    """One call of a hosted tool. Its own errors are outcomes; any other exception ends the run,
+    and is logged where that is told."""
     tool = offer.tool
     assert tool is not None  # noqa: S101  # chosen for it
     scene.tally.add("hosted_calls")
@@ -143,15 +141,9 @@ async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
     except ToolError as error:
         outcome = ToolOutcome(error.message, failed=True)
     except TimeoutError:
-        if not limit.expired():
-            _log.exception("The tool %s failed unexpectedly in call %s.", offer.name, call.id)
+        if not limit.expired():  # the tool's own
             raise
         outcome = ToolOutcome(f"No result within {call.within:.0f} seconds.", failed=True)
-    except OuzelError:
-        raise
-    except Exception:
-        _log.exception("The tool %s failed unexpectedly in call %s.", offer.name, call.id)
-        raise
     if outcome.failed:
         scene.tally.add("failed_hosted_calls")
     return outcome
