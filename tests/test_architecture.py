@@ -24,6 +24,8 @@ ROOMS: dict[str, set[str]] = {
     "engines": {"core"},
     "store": {"core"},
     "limits": {"core"},
+    "sandbox": {"core"},
+    "tools": {"core", "sandbox"},
     "answer": {"core", "loop"},
     "api": {"core", "answer"},
     "build": {EVERYTHING},

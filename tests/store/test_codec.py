@@ -19,7 +19,7 @@ from store_samples import deltas, ending, finished, new_run, said
 
 from ouzel.core.errors import StoreError
 from ouzel.core.events import Delta, Event, ItemDone, RunFinished
-from ouzel.core.items import Item, Message, Refusal, Text, TokenLogprob
+from ouzel.core.items import File, Item, Message, Refusal, Text, TokenLogprob
 from ouzel.core.request import Request, Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
@@ -50,6 +50,8 @@ def values(hint: Any, depth: int = 0) -> st.SearchStrategy[Any]:
         if depth > 4:
             return st.just(())
         return st.lists(values(get_args(hint)[0], depth + 1), max_size=3).map(tuple)
+    if get_origin(hint) is frozenset:
+        return st.frozensets(values(get_args(hint)[0], depth + 1), max_size=3)
     if get_origin(hint) is Mapping:
         return st.dictionaries(st.text(max_size=5), values(get_args(hint)[1]), max_size=3)
     hints = typing.get_type_hints(hint)
@@ -77,7 +79,7 @@ def test_what_comes_back_is_of_cores_own_classes(item: Item) -> None:
     assert type(event.item) is type(item)
     assert isinstance(event.item, Item)
     if isinstance(event.item, Message):
-        assert {type(part) for part in event.item.parts} <= {Text, Refusal}
+        assert {type(part) for part in event.item.parts} <= {Text, Refusal, File}
 
 
 def test_an_impossible_token_comes_back_as_one() -> None:

@@ -18,14 +18,14 @@ from ouzel.store.migrate import migrate
 from ouzel.store.schema import SCHEMA_VERSION
 from ouzel.store.sqlite import SqliteFile
 
-SECOND_STEP = '''
+LATER_STEP = '''
 """A step that a later version might add."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -47,12 +47,12 @@ def version(path: Path) -> str:
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of migrations with a second step, in use as if this were a later version."""
+    """A folder of migrations with one more step, in use as if this were a later version."""
     scripts = tmp_path / "migrations"
     shutil.copytree(migrate_module.SCRIPTS, scripts)
-    (scripts / "versions" / "v0002_birds.py").write_text(SECOND_STEP)
+    (scripts / "versions" / "v0003_birds.py").write_text(LATER_STEP)
     monkeypatch.setattr(migrate_module, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrate_module, "SCHEMA_VERSION", "0002")
+    monkeypatch.setattr(migrate_module, "SCHEMA_VERSION", "0003")
     return scripts
 
 
@@ -84,21 +84,21 @@ def test_an_old_file_is_brought_forward_with_what_is_in_it(
         connection.execute("INSERT INTO runs VALUES ('r','o',1.0,'completed','m','chat',NULL,'x')")
     request.getfixturevalue("newer")
     migrate(SqliteFile(path))
-    assert version(path) == "0002"
+    assert version(path) == "0003"
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT id, colour FROM runs").fetchall() == [("r", None)]
 
 
 def test_a_step_that_fails_leaves_the_file_as_it_was(newer: Path, tmp_path: Path) -> None:
-    step = newer / "versions" / "v0002_birds.py"
-    step.write_text(SECOND_STEP + '    op.execute("INSERT INTO nowhere VALUES (1)")\n')
+    step = newer / "versions" / "v0003_birds.py"
+    step.write_text(LATER_STEP + '    op.execute("INSERT INTO nowhere VALUES (1)")\n')
     path = tmp_path / "store.db"
     with pytest.raises(StoreError, match=r"migrate .*no such table: nowhere"):
         migrate(SqliteFile(path))
     assert tables(path) == set()
-    step.write_text(SECOND_STEP)
+    step.write_text(LATER_STEP)
     migrate(SqliteFile(path))
-    assert version(path) == "0002"
+    assert version(path) == "0003"
 
 
 def test_a_file_from_a_newer_version_is_left_alone(
@@ -110,7 +110,7 @@ def test_a_file_from_a_newer_version_is_left_alone(
     with pytest.raises(StoreError, match="written by a newer version of Ouzel") as caught:
         migrate(SqliteFile(path))
     assert str(path) in caught.value.message
-    assert version(path) == "0002"
+    assert version(path) == "0003"
 
 
 def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ouzel.core.events import Event
+from ouzel.core.files import ContainerFile
 from ouzel.core.items import Item
 from ouzel.core.request import CustomTool, FunctionTool, HostedTool, Sampling
 from ouzel.core.runs import Run
@@ -142,6 +143,33 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who offers a tool, and over what.
+
+    Args:
+        owner: who asks.
+        items: the conversation, history first.
+    """
+
+    owner: str
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A hosted tool made ready for one request.
+
+    Args:
+        asked: as the request offers it, with settings that only the tool itself understands.
+        note: what the model should know before it calls, such as the files there are; it is shown
+            after the tools. Empty for nothing.
+    """
+
+    asked: HostedTool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A running tool says where it is; see `core.events.ItemStage`."""
 
@@ -156,11 +184,13 @@ class ToolOutcome:
         text: what the model is shown.
         failed: the tool could not do it; `text` says why.
         item: the finished item, where it says more than `HostedCall` can.
+        files: what it left for the client; the answer's text will refer to them.
     """
 
     text: str
     failed: bool = False
     item: Item | None = None
+    files: tuple[ContainerFile, ...] = ()
 
 
 class Tool(Protocol):
@@ -171,9 +201,19 @@ class Tool(Protocol):
         """Its `type` in a request's tools."""
         ...
 
+    @property
+    def id_prefix(self) -> str:
+        """What the ids of its calls begin with: `call`, unless the API has another for them."""
+        ...
+
     def offer(self, asked: HostedTool) -> Sequence[FunctionTool | CustomTool]:
         """What the model may call, most often one function; short words, since they are read by
         the engine. Raises RequestError if the settings are wrong, with a `param` within them."""
+        ...
+
+    async def prepare(self, asked: HostedTool, asker: Asker) -> Prepared:
+        """Make the tool ready for a request that offers it; what `offer` and `Invocation.tool`
+        see afterwards is the result's. Raises RequestError, with a `param` within the tool."""
         ...
 
     def begin(self, call: Invocation) -> Item:

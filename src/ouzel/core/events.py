@@ -1,13 +1,13 @@
 """The kinds of event that a run emits, in the order in which they may come.
 
-    RunQueued? RunStarted (ItemStarted (PartStarted Delta* PartDone)* ItemStage* ItemDone)*
+    RunQueued? RunStarted
+    (ItemStarted (PartStarted Delta* Annotated* PartDone)* ItemStage* ItemDone)*
     RunFinished
 
 Items of tools that run side by side may overlap; those of the model never do.
 
 Exactly one `RunFinished` ends every run, whatever failed. Protocol writers in `api` turn these
 into wire events; the store keeps them as they are. Nothing here knows JSON or sequence numbers.
-Annotations join this list with the tools that need them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ouzel.core.items import Item, TokenLogprob
+from ouzel.core.items import Annotation, Item, TokenLogprob
 from ouzel.core.turns import Usage
 
-Channel = Literal["text", "refusal", "reasoning", "summary", "arguments", "input"]
+Channel = Literal["text", "refusal", "reasoning", "summary", "arguments", "input", "code"]
 RunStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 IncompleteReason = Literal["max_output_tokens", "content_filter"]
 
@@ -71,8 +71,20 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotated:
+    """Something belongs to a piece of an open part's text; `number` counts within the part."""
+
+    index: int
+    item_id: str
+    part: int
+    number: int
+    annotation: Annotation
+    kind: Literal["annotated"] = field(default="annotated", init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PartDone:
-    """A part is whole; `text` is all of it."""
+    """A part is whole; `text` is all of it, and so are `annotations`."""
 
     index: int
     item_id: str
@@ -80,6 +92,7 @@ class PartDone:
     channel: Channel
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     kind: Literal["part_done"] = field(default="part_done", init=False)
 
 
@@ -144,6 +157,7 @@ Event = (
     | ItemStarted
     | PartStarted
     | Delta
+    | Annotated
     | PartDone
     | ItemStage
     | ItemDone

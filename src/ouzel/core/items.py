@@ -38,11 +38,32 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class FileCitation:
+    """A piece of the answer that speaks of a file in a container.
+
+    Args:
+        start: index of the piece's first character in the text.
+        end: index after its last; the same as `start` where the text does not name the file.
+    """
+
+    container_id: str
+    file_id: str
+    name: str
+    start: int
+    end: int
+    kind: Literal["file_citation"] = field(default="file_citation", init=False)
+
+
+Annotation = FileCitation
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """Text in a message, said by either side."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     kind: Literal["text"] = field(default="text", init=False)
 
 
@@ -54,7 +75,30 @@ class Refusal:
     kind: Literal["refusal"] = field(default="refusal", init=False)
 
 
-Part = Text | Refusal
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that the user hands over with a message.
+
+    Args:
+        file_id: where it is kept; empty as long as `data` has to be.
+        name: as the user calls it; empty where only `file_id` is known yet.
+        data: its content as base64 text, where it came within the request; gone once it is kept.
+        shown: its content, where it is plain text and is shown to the model as such.
+    """
+
+    file_id: str = ""
+    name: str = ""
+    data: str = field(default="", repr=False)
+    shown: str = field(default="", repr=False)
+    kind: Literal["file"] = field(default="file", init=False)
+
+    @property
+    def text(self) -> str:
+        """Nothing: what it says is not part of the message's words."""
+        return ""
+
+
+Part = Text | Refusal | File
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +218,45 @@ class HostedCall:
     kind: Literal["hosted_call"] = field(default="hosted_call", init=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What code has written."""
+
+    text: str
+    kind: Literal["logs"] = field(default="logs", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that code has shown; `url` is a data URL that holds it."""
+
+    url: str = field(repr=False)
+    kind: Literal["picture"] = field(default="picture", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCall:
+    """Code that the model wrote and this server ran in a container.
+
+    Args:
+        id: `ci_` and random bits.
+        code: the code, empty while it is being written.
+        outputs: what it wrote and showed, in order.
+        result: what the model was told of it.
+    """
+
+    id: str
+    container_id: str
+    code: str = ""
+    outputs: tuple[Logs | Picture, ...] = ()
+    result: str = ""
+    status: Literal["in_progress", "interpreting", "completed", "incomplete", "failed"] = (
+        "completed"
+    )
+    kind: Literal["code_call"] = field(default="code_call", init=False)
+
+
 Call = FunctionCall | CustomCall
 """What the client is asked to run."""
 
-Item = Message | Reasoning | FunctionCall | CustomCall | CallOutput | HostedCall
+Item = Message | Reasoning | FunctionCall | CustomCall | CallOutput | HostedCall | CodeCall

@@ -166,6 +166,8 @@ class Request:
         verbosity: how long an answer the client likes.
         answer_within: seconds from admission in which the answer should be whole; None takes the
             server's setting, 0 sets no limit.
+        include: further parts of the output that the client wants to see, by the names that
+            the API has for them.
     """
 
     protocol: Protocol
@@ -187,3 +189,4 @@ class Request:
     format: Format = Format()
     verbosity: Verbosity = "medium"
     answer_within: float | None = None
+    include: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""The tables, and every statement the store runs on them.
+"""The tables, and every statement the store runs on those of runs (`files_sql.py` has the others).
 
 Everything is SQLAlchemy Core, so that one text serves SQLite and PostgreSQL. Statements are
 compiled once, when the store opens, and then given to the driver directly: SQLAlchemy's own
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration. A database at this version needs no Alembic to open."""
 
 LIVE = ("queued", "in_progress")
@@ -54,6 +54,53 @@ events = sa.Table(
     sa.PrimaryKeyConstraint("run_id", "position"),
 )
 
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double),
+)
+# A page is one walk along an index, however many files there are.
+sa.Index("files_page", files.c.owner, files.c.created_at, files.c.id)
+sa.Index("files_page_purpose", files.c.owner, files.c.purpose, files.c.created_at, files.c.id)
+_expiring = files.c.expires_at.is_not(None)
+sa.Index("files_expiring", files.c.expires_at, sqlite_where=_expiring, postgresql_where=_expiring)
+
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    # Seconds that the file lives, once there is one.
+    sa.Column("file_seconds", sa.Double),
+)
+sa.Index("uploads_expiring", uploads.c.expires_at)
+
+upload_parts = sa.Table(
+    "upload_parts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, nullable=False),
+    sa.Column("upload_id", sa.Text, sa.ForeignKey("uploads.id"), nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+sa.Index("upload_parts_upload", upload_parts.c.upload_id)
+sa.Index("upload_parts_owner", upload_parts.c.owner)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Statement:
@@ -72,8 +119,16 @@ class Statement:
         return tuple([values[name] for name in self.names])
 
 
+def compiled(statement: sa.sql.expression.ClauseElement, dialect: Dialect) -> Statement:
+    """The statement as text. Raises TypeError if the dialect's placeholders have names."""
+    made = statement.compile(dialect=dialect)
+    if not isinstance(made, sa.sql.compiler.SQLCompiler) or made.positiontup is None:
+        raise TypeError(f"{dialect!r} does not give statements numbered places")
+    return Statement(made.string, tuple(made.positiontup))
+
+
 class Statements:
-    """All statements for one dialect.
+    """All statements on runs and events for one dialect.
 
     Args:
         dialect: one with positional placeholders.
@@ -112,10 +167,7 @@ class Statements:
         )
 
     def _compile(self, statement: sa.sql.expression.ClauseElement) -> Statement:
-        compiled = statement.compile(dialect=self._dialect)
-        if not isinstance(compiled, sa.sql.compiler.SQLCompiler) or compiled.positiontup is None:
-            raise TypeError(f"{self._dialect!r} does not give statements numbered places")
-        return Statement(compiled.string, tuple(compiled.positiontup))
+        return compiled(statement, self._dialect)
 
     @staticmethod
     def _events_of(mine: sa.ColumnElement[bool]) -> sa.Select[tuple[int, int, bytes]]:

@@ -26,6 +26,7 @@ from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from ouzel.store import codec
 from ouzel.store.codec import DamagedRecord
+from ouzel.store.files_sql import FileStatements
 from ouzel.store.migrate import migrate
 from ouzel.store.reader import Readers
 from ouzel.store.schema import MAX_CHAIN, Statement, Statements
@@ -66,9 +67,21 @@ class SqlStore:
     """
 
     def __init__(self, file: SqliteFile) -> None:
-        self._sql = Statements(sqlite.dialect(paramstyle="qmark"))
-        self._writer = Writer(file, self._sql.write_order)
+        dialect = sqlite.dialect(paramstyle="qmark")
+        self._sql = Statements(dialect)
+        self.files_sql = FileStatements(dialect)
+        self._writer = Writer(file, (*self._sql.write_order, *self.files_sql.write_order))
         self._readers = Readers(file)
+
+    @property
+    def writer(self) -> Writer:
+        """The thread that writes; `SqlFiles` shares it, and with it the commits."""
+        return self._writer
+
+    @property
+    def readers(self) -> Readers:
+        """The threads that read; `SqlFiles` shares them."""
+        return self._readers
 
     async def begin(self, run: Run) -> None:
         """Keep a new run. Raises StoreError, also if there is one with this id."""
