@@ -19,6 +19,7 @@ from ouzel.api.app import ApiSettings, create_app
 from ouzel.api.connection import Connection
 from ouzel.api.metrics import Metrics
 from ouzel.core.contracts import Engine, Tool
+from ouzel.core.contracts_files import Containers, Files
 from ouzel.limits import AtOnce
 from ouzel.store import SqlStore, open_store
 
@@ -52,13 +53,20 @@ async def serving(
     max_requests: int = 256,
     tools: Iterable[Tool] = (),
     answer_within: float = 60.0,
+    files: Files | None = None,
+    containers: Containers | None = None,
 ) -> AsyncIterator[Running]:
-    """Serve `engine`, with these hosted tools, on a free loopback port until the block ends."""
+    """Serve `engine`, with these hosted tools, on a free loopback port until the block ends.
+
+    Args:
+        files, containers: opened and closed by the caller; without them there are none.
+    """
     await engine.start()
     store = open_store(home / "ouzel.db")
     metrics = Metrics(engine)
-    answers = Answers(engine, store, AtOnce(max_requests), metrics, ALIASES, tools, answer_within)
-    app = create_app(answers, metrics, settings or ApiSettings())
+    admit = AtOnce(max_requests)
+    answers = Answers(engine, store, admit, metrics, ALIASES, tools, answer_within, files)
+    app = create_app(answers, metrics, settings or ApiSettings(), files, containers)
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(

@@ -89,7 +89,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (part({"type": ["text"]}), "messages[0].content[1].type", TYPE),
     (part({"type": "image_url", "image_url": {}}), "messages[0].content[1].type", LATER),
     (part({"type": "input_audio"}), "messages[0].content[1].type", LATER),
-    (part({"type": "file", "file": {}}), "messages[0].content[1].type", LATER),
+    (part({"type": "file", "file": {}}), "messages[0].content[1].file.file_id", MISSING),
     (
         said({"role": "system", "content": [{"type": "image_url"}]}),
         "messages[0].content[0].type",

@@ -130,14 +130,17 @@ def test_a_choice_cut_short_says_so_even_with_calls() -> None:
     assert (plain["finish_reason"], len(plain["message"]["tool_calls"])) == ("length", 1)
 
 
-def test_calls_of_hosted_tools_do_not_show_in_chat() -> None:
+def test_calls_of_hosted_tools_are_a_field_of_their_own_in_chat() -> None:
     events = run_of(called(0, FOUND, "{}"), item_events(1, [said("text", "Hi")], "completed"))
     plain = check_chat(write_chat.completion([finished(chat_run(), events)]))["choices"][0]
     stream = ChatStream("chatcmpl-0", CREATED, "tiny")
     data = stream.write(0, events) + stream.done()
-    assert plain["finish_reason"] == check_chat_stream(data).finish[0] == "stop"
+    seen = check_chat_stream(data)
+    assert plain["finish_reason"] == seen.finish[0] == "stop"
     assert "tool_calls" not in plain["message"]
-    assert b"search" not in data
+    assert not seen.calls
+    assert [call["name"] for call in seen.hosted[0]] == ["search"]
+    assert plain["message"]["hosted_tool_calls"] == seen.hosted[0]
 
 
 def test_each_choice_counts_its_own_calls() -> None:

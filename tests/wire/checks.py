@@ -9,6 +9,7 @@ here it is checked that the fields and events agree with each other:
 - items and parts open and close in order, with the same ids and indexes throughout; items overlap
   only where the server runs tools side by side;
 - deltas joined are the text of the `.done` event, of its part, of its item;
+- annotations count from 0 and lie within their text;
 - calls in chunks have ids and names once, and places without gaps;
 - the items that were streamed are the `output` of the final object.
 
@@ -60,6 +61,8 @@ class ChatTranscript:
         chunks: the chunks, in order, without the error.
         finish: the finish reason of each choice that has one.
         calls: the calls of each choice that has some, put together as a message has them.
+        hosted: the calls that the server ran itself, of each choice that has some.
+        files: the files that they left, of each choice that has some.
         usage: what the usage chunk says, if there is one.
         error: the error that ended the stream, if one did.
     """
@@ -67,6 +70,8 @@ class ChatTranscript:
     chunks: list[dict[str, Any]] = field(default_factory=list)
     finish: dict[int, str] = field(default_factory=dict)
     calls: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    hosted: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    files: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
@@ -162,6 +167,7 @@ def check_chat(body: bytes | dict[str, Any]) -> dict[str, Any]:
     for choice in completion["choices"]:
         calls = choice["message"].get("tool_calls")
         assert calls is None or calls, "an empty list of calls"
+        _check_own(choice["message"], choice["message"]["content"] or "")
         called = choice["finish_reason"] == "tool_calls"
         assert not called or calls, f"choice {choice['index']} called nothing"
     if completion.get("usage") is not None:
@@ -204,11 +210,28 @@ def check_chat_stream(sse: bytes, *, interrupted: bool = False) -> ChatTranscrip
             _check_choice(choice, begun, seen)
     if seen.error is None:
         assert begun, "nothing was said"
+        for index in begun:
+            own = {"hosted_tool_calls": seen.hosted, "container_files": seen.files}
+            there = {name: lists[index] for name, lists in own.items() if index in lists}
+            _check_own(there, seen.text(index))
         same(set(seen.finish), begun, "the choices that ended and those that began")
         announced = "usage" in seen.chunks[0]
         if seen.usage is not None or not interrupted:
             same(announced, seen.usage is not None, "usage announced and given")
     return seen
+
+
+def _check_own(message: dict[str, Any], text: str) -> None:
+    """The fields that are ours: what the server did by itself, and the files that it left."""
+    for name in ("hosted_tool_calls", "container_files"):
+        assert message.get(name, True), f"an empty list of {name}"
+    for call in message.get("hosted_tool_calls", ()):
+        valid(call["type"], call)
+        assert call["status"] != "in_progress", f"{call['id']} is still in progress"
+    for file in message.get("container_files", ()):
+        valid("container_file_citation", {"type": "container_file_citation", **file})
+        start, end = file["start_index"], file["end_index"]
+        assert 0 <= start <= end <= len(text), f"a file from {start} to {end} of {len(text)}"
 
 
 def _check_choice(choice: dict[str, Any], begun: set[int], seen: ChatTranscript) -> None:
@@ -218,6 +241,11 @@ def _check_choice(choice: dict[str, Any], begun: set[int], seen: ChatTranscript)
     begun.add(index)
     for piece in choice["delta"].get("tool_calls") or ():
         _join_call(seen.calls.setdefault(index, []), piece)
+    for name, lists in (("hosted_tool_calls", seen.hosted), ("container_files", seen.files)):
+        for entry in choice["delta"].get(name, ()):
+            entries = lists.setdefault(index, [])
+            same(entry["index"], len(entries), f"index in {name}")
+            entries.append({key: value for key, value in entry.items() if key != "index"})
     if choice["finish_reason"] is not None:
         seen.finish[index] = choice["finish_reason"]
         called = choice["finish_reason"] == "tool_calls"

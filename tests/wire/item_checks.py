@@ -17,7 +17,18 @@ _CALL_TEXT = {
     "response.function_call_arguments": ("function_call", "arguments"),
     "response.mcp_call_arguments": ("mcp_call", "arguments"),
     "response.custom_tool_call_input": ("custom_tool_call", "input"),
+    "response.code_interpreter_call_code": ("code_interpreter_call", "code"),
 }
+_CUT = ("incomplete", "failed")
+_HOSTED = {
+    "response.mcp_call": "mcp_call",
+    "response.code_interpreter_call": "code_interpreter_call",
+}
+_ENDS = {"mcp_call": ("completed", "failed"), "code_interpreter_call": ("completed", *_CUT)}
+
+
+_EMPTY = ("arguments", "input", "code", "output", "outputs")
+"""What a call has not when it begins."""
 
 
 def same(found: Any, wanted: Any, what: str) -> None:
@@ -65,7 +76,8 @@ class Items:
         same(event["output_index"], self._begun, "output_index of an item that begins")
         assert item["id"] not in self._open, f"{item['id']} begins twice"
         kinds = {item["type"], *(other.first["type"] for other in self._open.values())}
-        assert not self._open or kinds == {"mcp_call"}, f"{item['id']} begins inside of another"
+        hosted = kinds <= set(_HOSTED.values())
+        assert not self._open or hosted, f"{item['id']} begins inside of another"
         self._open[item["id"]] = _Item(item, self._begun)
         self._begun += 1
 
@@ -75,7 +87,7 @@ class _Item:
 
     def __init__(self, first: dict[str, Any], index: int) -> None:
         same(first["status"], "in_progress", "status of an item that begins")
-        for name in ("content", "summary", "arguments", "input", "output", "error"):
+        for name in (*_EMPTY, "content", "summary", "error"):
             assert not first.get(name), f"{name} of an item that begins: {first[name]!r}"
         self.first = first
         self.index = index
@@ -86,6 +98,7 @@ class _Item:
         self._closing: dict[str, Any] | None = None
         self._parts: dict[str, list[dict[str, Any]]] = {"content": [], "summary": []}
         self._stages: list[str] = []
+        self._annotations: list[dict[str, Any]] = []
 
     def take(self, event: dict[str, Any]) -> None:
         """The next event of this item, between its first and its last."""
@@ -93,15 +106,19 @@ class _Item:
         stem, _, stage = name.rpartition(".")
         if stem in _CALL_TEXT:
             self._take_call(event, stem, stage)
-        elif stem == "response.mcp_call":
-            same(self.first["type"], "mcp_call", f"the item of {name}")
+        elif stem in _HOSTED:
+            same(self.first["type"], _HOSTED[stem], f"the item of {name}")
+            assert stage == "in_progress" or self._closing, f"{name} before the call was whole"
             self._stages.append(stage)
+        elif stem == "response.output_text.annotation":
+            self._annotate(event)
         elif stem.endswith("_part"):
             self._open_part(event) if stage == "added" else self._close_part(event)
         else:
             assert self._part is not None, f"{name} outside of a part"
             same(_place(event), self._place, f"the part that {name} belongs to")
             assert self._closing is None, f"{name} after the part's text was done"
+            assert stage == "done" or not self._annotations, f"{name} after an annotation"
             self._delta(event) if stage == "delta" else self._text_done(event, _DONE_TEXT[stem])
 
     def _take_call(self, event: dict[str, Any], stem: str, stage: str) -> None:
@@ -112,20 +129,18 @@ class _Item:
             self._deltas.append(event["delta"])
             return
         same("".join(self._deltas), event[name], f"the joined deltas and {event['type']}")
-        same(event.get("name", self.first["name"]), self.first["name"], "name of a call")
+        same(event.get("name", self.first.get("name")), self.first.get("name"), "name of a call")
         self._closing = event
 
     def close(self, item: dict[str, Any]) -> None:
         """The item's last event."""
         assert self._part is None, f"{item['id']} ends with an open part"
-        for name in ("id", "type", "role", "call_id", "name", "server_label"):
+        for name in ("id", "type", "role", "call_id", "name", "server_label", "container_id"):
             same(item.get(name), self.first.get(name), f"{name} of an item that ends")
-        ends = (
-            ("completed", "failed") if item["type"] == "mcp_call" else ("completed", "incomplete")
-        )
+        kind = item["type"]
+        ends = _ENDS.get(kind, ("completed", "incomplete"))
         assert item["status"] in ends, f"{item['id']}: {item['status']}"
-        stages = ["in_progress", item["status"]] if item["type"] == "mcp_call" else []
-        same(self._stages, stages, f"stages of {item['id']}")
+        same(self._stages, self._expected(item), f"stages of {item['id']}")
         for kind, name in _CALL_TEXT.values():
             if item["type"] == kind:
                 assert self._closing is not None, f"{item['id']}: its {name} were never done"
@@ -135,6 +150,26 @@ class _Item:
             written = [part for part in parts if item["type"] == "message" or part["text"]]
             same(item.get(group) or [], written, f"{group} of {item['id']} and its parts")
 
+    def _expected(self, item: dict[str, Any]) -> list[str]:
+        """The stages that an item has gone through when it ends as it does."""
+        if item["type"] == "mcp_call":
+            return ["in_progress", item["status"]]
+        if item["type"] != "code_interpreter_call":
+            return []
+        ran = [stage for stage in self._stages if stage == "interpreting"][:1]
+        end = ["completed"] if item["status"] == "completed" else []
+        return ["in_progress", *ran, *end]
+
+    def _annotate(self, event: dict[str, Any]) -> None:
+        assert self._part is not None, "an annotation outside of a part"
+        assert self._closing is None, "an annotation after the part's text was done"
+        same(_place(event), self._place, "the part that an annotation belongs to")
+        same(event["annotation_index"], len(self._annotations), "annotation_index")
+        annotation, length = event["annotation"], sum(map(len, self._deltas))
+        start, end = annotation["start_index"], annotation["end_index"]
+        assert 0 <= start <= end <= length, f"an annotation from {start} to {end} of {length}"
+        self._annotations.append(annotation)
+
     def _open_part(self, event: dict[str, Any]) -> None:
         assert self._part is None, f"{event['type']} inside of another part"
         group = "summary" if "summary_index" in event else "content"
@@ -142,7 +177,7 @@ class _Item:
         part = event["part"]
         same(part.get("text", part.get("refusal")), "", "text of a part that begins")
         self._part, self._place, self._closing = part, _place(event), None
-        self._deltas, self._logprobs = [], []
+        self._deltas, self._logprobs, self._annotations = [], [], []
 
     def _delta(self, event: dict[str, Any]) -> None:
         self._deltas.append(event["delta"])
@@ -161,6 +196,7 @@ class _Item:
         same(part["type"], self._part["type"], "type of a part that ends")
         same(part.get("text", part.get("refusal")), "".join(self._deltas), "text of a part")
         same(part.get("logprobs") or [], self._logprobs, "log-probabilities of a part")
+        same(part.get("annotations") or [], self._annotations, "annotations of a part")
         group = "summary" if "summary_index" in event else "content"
         self._parts[group].append(part)
         self._part = None

@@ -9,15 +9,33 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ouzel.api import write_chat, write_responses
+from ouzel.api import write_chat, write_items, write_responses
 from ouzel.api.writing import advance, encode
 from ouzel.core.events import Event, Failure, ItemDone, RunFinished
-from ouzel.core.items import CustomCall, FunctionCall, HostedCall, TokenLogprob
+from ouzel.core.items import (
+    CodeCall,
+    CustomCall,
+    FileCitation,
+    FunctionCall,
+    HostedCall,
+    Logs,
+    Picture,
+    TokenLogprob,
+)
 from ouzel.core.request import Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from wire.checks import check_chat, check_chat_stream, check_response, check_response_stream
-from wire.wire_runs import CallItem, Piece, Said, called, chat_run, responses_run, run_events
+from wire.wire_runs import (
+    CallItem,
+    Piece,
+    Said,
+    called,
+    chat_run,
+    ran,
+    responses_run,
+    run_events,
+)
 
 # Characters that break naive writers come often: line ends of every kind, halves of characters.
 _CHARACTERS = st.one_of(
@@ -39,8 +57,20 @@ def _pieces(scored: bool) -> st.SearchStrategy[list[Piece]]:
     return st.lists(st.tuples(_TEXT, tokens), max_size=4)
 
 
+def _cited(part: Said, ends: list[int]) -> Said:
+    """The part with citations somewhere in its text."""
+    places = [end % (len(part.text) + 1) for end in ends]
+    spans = [(min(pair), max(pair)) for pair in pairwise(places)]
+    cited = tuple(FileCitation("cntr_1", f"cfile_{a}", "ä.csv", a, b) for a, b in spans)
+    return replace(part, annotations=cited)
+
+
 _MESSAGES = st.lists(
-    st.builds(Said, st.just("text"), _pieces(True))
+    st.builds(
+        _cited,
+        st.builds(Said, st.just("text"), _pieces(True)),
+        st.lists(st.integers(0, 40), max_size=4),
+    )
     | st.builds(Said, st.just("refusal"), _pieces(False)),
     max_size=3,
 )
@@ -51,11 +81,19 @@ _THOUGHTS = st.builds(
     st.lists(st.builds(Said, st.just("summary"), _SPOKEN), max_size=2),
 )
 _CALLS = st.tuples(
-    st.sampled_from(["function", "custom", "hosted", "failed"]), st.lists(_TEXT, max_size=4)
+    st.sampled_from(["function", "custom", "hosted", "failed", "ran", "stuck", "cut"]),
+    st.lists(_TEXT, max_size=4),
 )
 
 
+_CODE = {"ran": "completed", "stuck": "failed", "cut": "incomplete"}
+
+
 def _called(index: int, kind: str, pieces: list[str]) -> list[Event]:
+    if kind in _CODE:
+        outputs = (Logs("".join(pieces)), Picture("data:image/png;base64,AAAA"))
+        whole = CodeCall(f"ci_{index}", "cntr_1", outputs=outputs, status=_CODE[kind])
+        return ran(index, whole, *pieces)
     calls: dict[str, CallItem] = {
         "function": FunctionCall(f"fc_{index}", f"call_{index}", "f"),
         "custom": CustomCall(f"ctc_{index}", f"call_{index}", "c"),
@@ -109,16 +147,20 @@ def _finished(run: Run, events: Sequence[Event]) -> Run:
     return run
 
 
-@given(_RUNS, _CUTS)
+@given(_RUNS, _CUTS, st.sampled_from([(), (write_items.OUTPUTS,)]))
 @settings(max_examples=120, deadline=None)
-def test_any_run_is_a_valid_response_stream(events: list[Event], cuts: list[int]) -> None:
-    run = responses_run()
+def test_any_run_is_a_valid_response_stream(
+    events: list[Event], cuts: list[int], include: tuple[str, ...]
+) -> None:
+    run = responses_run(include=frozenset(include))
     whole = write_responses.ResponseStream(run).write(events)
     seen = check_response_stream(whole)
     stream = write_responses.ResponseStream(run)
     assert b"".join(stream.write(batch) for batch in _batches(events, cuts)) == whole
     plain = check_response(encode(write_responses.response(_finished(run, events))))
     assert plain == seen.response
+    code = [item for item in plain["output"] if item["type"] == "code_interpreter_call"]
+    assert all((item["outputs"] is not None) == bool(include) for item in code)
 
 
 @given(st.lists(_RUNS, min_size=1, max_size=3), _CUTS, st.booleans())
@@ -146,5 +188,9 @@ def test_any_runs_are_a_valid_chat_stream(
     assert [choice["message"].get("tool_calls") for choice in plain["choices"]] == [
         seen.calls.get(index) for index in range(len(choices))
     ]
+    for name, streamed in (("hosted_tool_calls", seen.hosted), ("container_files", seen.files)):
+        assert [choice["message"].get(name) for choice in plain["choices"]] == [
+            streamed.get(index) for index in range(len(choices))
+        ]
     if include_usage:
         assert seen.usage == plain.get("usage")

@@ -89,7 +89,47 @@ def test_input_items(client: openai.OpenAI) -> None:
         "function_call_output",
         "custom_tool_call",
         "custom_tool_call_output",
+        "mcp_call",
+        "code_interpreter_call",
+        "message",
     ]
+    file = page.data[1].content[1]
+    assert (file.type, file.file_id, file.filename) == ("input_file", "file-1", "data.csv")
+
+
+@pytest.mark.parametrize("client", ["responses-code-outputs.sse"], indirect=True)
+def test_the_sdks_own_accumulator_follows_code(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="o4-mini", input="Say hello.") as stream:
+        kinds = [event.type for event in stream]
+        response = stream.get_final_response()
+    code = [kind for kind in kinds if "code_interpreter" in kind]
+    stem = "response.code_interpreter_call"
+    assert code == [
+        f"{stem}.in_progress",
+        *[f"{stem}_code.delta"] * 2,
+        f"{stem}_code.done",
+        f"{stem}.interpreting",
+        f"{stem}.completed",
+        f"{stem}.in_progress",
+        f"{stem}_code.delta",
+        f"{stem}_code.done",
+        f"{stem}.interpreting",
+    ]
+    ran, failed, message = response.output
+    assert (ran.code, ran.outputs[0].logs, failed.status) == ("print(1+1)", "2\n", "failed")
+    (first, _) = message.content[1].annotations
+    assert message.content[1].text[first.start_index : first.end_index] == first.filename
+
+
+@pytest.mark.parametrize("client", ["chat-code.sse"], indirect=True)
+def test_the_sdks_own_accumulator_joins_what_is_ours_in_chat(client: openai.OpenAI) -> None:
+    state = ChatCompletionStreamState()
+    for chunk in client.chat.completions.create(stream=True, **_ASKED):
+        state.handle_chunk(chunk)
+    message = state.get_final_completion().choices[0].message
+    assert message.content == "Done.See a.csv."
+    assert [call["id"] for call in message.hosted_tool_calls] == ["ci_0", "ci_1"]
+    assert [file["filename"] for file in message.container_files] == ["a.csv", "b.png"]
 
 
 @pytest.mark.parametrize("client", ["chat-thinking.json"], indirect=True)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ouzel.core.events import (
+    Annotated,
     Channel,
     Delta,
     Event,
     Failure,
     IncompleteReason,
     ItemDone,
+    ItemStage,
     ItemStarted,
     PartDone,
     PartStarted,
@@ -21,6 +23,8 @@ from ouzel.core.events import (
     RunStarted,
 )
 from ouzel.core.items import (
+    Annotation,
+    CodeCall,
     CustomCall,
     FunctionCall,
     HostedCall,
@@ -51,6 +55,7 @@ class Said:
 
     channel: Channel
     pieces: Sequence[Piece]
+    annotations: tuple[Annotation, ...] = ()
 
     @property
     def text(self) -> str:
@@ -96,7 +101,9 @@ def item_events(index: int, parts: Sequence[Said], status: ItemStatus) -> list[E
         counts[group] += 1
         events.append(PartStarted(*place))
         events.extend(Delta(*place, text, tokens) for text, tokens in part.pieces)
-        events.append(PartDone(*place, part.text, part.logprobs))
+        for number, annotation in enumerate(part.annotations):
+            events.append(Annotated(*place[:3], number, annotation))
+        events.append(PartDone(*place, part.text, part.logprobs, part.annotations))
     if thinking:
         whole: Item = Reasoning(
             item_id,
@@ -128,6 +135,19 @@ def called(index: int, whole: CallItem, *pieces: str) -> list[Event]:
     ]
 
 
+def ran(index: int, whole: CodeCall, *pieces: str) -> list[Event]:
+    """All events of one piece of code that was run; the pieces joined are the code."""
+    place = (index, whole.id, 0, "code")
+    code = "".join(pieces)
+    empty = replace(whole, code="", outputs=(), result="", status="in_progress")
+    events: list[Event] = [ItemStarted(index, empty), PartStarted(*place)]
+    events += [Delta(*place, piece) for piece in pieces]
+    events.append(PartDone(*place, code))
+    if whole.status != "incomplete":
+        events.append(ItemStage(index, whole.id, "interpreting"))
+    return [*events, ItemDone(index, replace(whole, code=code))]
+
+
 def run_of(*items: Sequence[Event], usage: Usage = USAGE) -> list[Event]:
     """All events of a completed run, from the events of its items."""
     events = [event for each in items for event in each]
@@ -135,7 +155,9 @@ def run_of(*items: Sequence[Event], usage: Usage = USAGE) -> list[Event]:
 
 
 def _message_part(part: Said) -> Part:
-    return Refusal(part.text) if part.channel == "refusal" else Text(part.text, part.logprobs)
+    if part.channel == "refusal":
+        return Refusal(part.text)
+    return Text(part.text, part.logprobs, part.annotations)
 
 
 def run_events(

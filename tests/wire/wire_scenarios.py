@@ -12,15 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ouzel.api import write_chat, write_responses
+from ouzel.api import write_chat, write_items, write_responses
 from ouzel.api.writing import advance, encode
-from ouzel.core.events import Event, Failure
+from ouzel.core.events import Event, Failure, RunFinished
 from ouzel.core.items import (
     CallOutput,
+    CodeCall,
     CustomCall,
+    File,
+    FileCitation,
     FunctionCall,
     HostedCall,
+    Logs,
     Message,
+    Picture,
     Reasoning,
     Refusal,
     Text,
@@ -38,11 +43,13 @@ from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from wire.wire_runs import (
     CREATED,
+    FINISHED,
     Said,
     called,
     chat_run,
     item_events,
     logprobs_wanted,
+    ran,
     responses_run,
     run_events,
     run_of,
@@ -51,6 +58,7 @@ from wire.wire_runs import (
 
 GOLDEN = Path(__file__).parent / "golden"
 
+_CITED = FileCitation("cntr_1", "cfile_1", "a.csv", 4, 9)
 ANSWER = [said("text", "Hel", "lo", ", wörld \u2028🌍")]
 THOUGHT = [said("reasoning", "Greet ", "back."), said("summary", "Greeting.")]
 REFUSAL = [said("refusal", "I can't ", "do that.")]
@@ -99,7 +107,7 @@ def _completion(run: Run, *choices: Sequence[Event]) -> bytes:
 def _input_items() -> bytes:
     items = (
         Message("msg_1", "system", (Text("Be brief."),)),
-        Message("msg_2", "user", (Text("Hello."),)),
+        Message("msg_2", "user", (Text("Hello."), File("file-1", "data.csv"))),
         Message("msg_3", "assistant", (Text("Hi!"),)),
         Message("msg_4", "assistant", (Refusal("No."),)),
         Reasoning("rs_1", "Hm.", ("Thought.",)),
@@ -108,8 +116,10 @@ def _input_items() -> bytes:
         CustomCall("ctc_1", "call_2", "sums", "1+1"),
         CallOutput("cto_1", "call_2", (Text("2"), Text("!")), "custom", plain=False),
         HostedCall("mcp_1", "web_search", "search", "{}", "found"),
+        CodeCall("ci_1", "cntr_1", "1+1", (Logs("2"),), "2"),
+        Message("msg_5", "assistant", (Text("See a.csv.", annotations=(_CITED,)),)),
     )
-    return encode(write_responses.input_items(items, limit=9, order="asc")) + b"\n"
+    return encode(write_responses.input_items(items, limit=12, order="asc")) + b"\n"
 
 
 _SCHEMA = (
@@ -152,6 +162,35 @@ _HOSTED_CALLS = run_of(  # side by side: the second ends first
     [*_first[:-1], *_second, _first[-1]], item_events(2, ANSWER, "completed")
 )
 
+_CODE = HostedTool("code_interpreter", '{"container":{"type":"auto","file_ids":["file-1"]}}')
+_CODING = responses_run(
+    tools=(_CODE,), tool_choice=ToolChoice("required", ("code_interpreter",), "named")
+)
+_CODING_SHOWN = responses_run(tools=(_CODE,), include=frozenset({write_items.OUTPUTS}))
+_PLOT = Picture("data:image/png;base64,iVBORw0KGgo=")
+_PLOTTED = CodeCall("ci_0", "cntr_1", outputs=(Logs("2\n"), _PLOT), result="2")
+_BROKEN = CodeCall("ci_1", "cntr_1", result="No place became free.", status="failed")
+_RAN = run_of(
+    ran(0, _PLOTTED, "print(1", "+1)"),
+    ran(1, _BROKEN, "1/0"),
+    item_events(
+        2,
+        [
+            said("text", "Done."),
+            Said(
+                "text",
+                [("See ", ()), ("a.csv.", ())],
+                (_CITED, FileCitation("cntr_1", "cfile_2", "b.png", 10, 10)),
+            ),
+        ],
+        "completed",
+    ),
+)
+_CODE_CUT = [
+    *run_of(ran(0, CodeCall("ci_0", "cntr_1", status="incomplete"), "whil"))[:-1],
+    RunFinished("incomplete", Usage(3, 0, 2), FINISHED, incomplete="max_output_tokens"),
+]
+
 _FULL = responses_run(
     instructions="Be brief.",
     max_output_tokens=64,
@@ -187,6 +226,12 @@ SCENARIOS: dict[str, Callable[[], bytes]] = {
     "responses-calls.sse": lambda: _responses(_TOOLED, _TWO_CALLS),
     "responses-custom-call.sse": lambda: _responses(_TOOLED, _CUSTOM_CALL),
     "responses-hosted-calls.sse": lambda: _responses(_TOOLED, _HOSTED_CALLS),
+    "responses-code.sse": lambda: _responses(_CODING, _RAN),
+    "responses-code.json": lambda: _response(_CODING, _RAN),
+    "responses-code-outputs.sse": lambda: _responses(_CODING_SHOWN, _RAN),
+    "responses-code-cut.sse": lambda: _responses(_CODING, _CODE_CUT),
+    "chat-code.sse": lambda: _chat(_RAN),
+    "chat-code.json": lambda: _completion(chat_run(), _RAN),
     "responses-input-items.json": _input_items,
     "chat-text.sse": lambda: _chat(_TEXT),
     "chat-text.json": lambda: _completion(chat_run(), _TEXT),

@@ -18,9 +18,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import (
     InputTokenCountResponse,
     Response,
+    ResponseCodeInterpreterToolCall,
     ResponseItemList,
     ResponseStreamEvent,
 )
+from openai.types.responses.response_output_item import McpCall
+from openai.types.responses.response_output_text import AnnotationContainerFileCitation
 from pydantic import BaseModel, TypeAdapter
 
 # A path into a body. "[]" is every entry of a list, "type=x" goes on only where `type` is x.
@@ -53,10 +56,17 @@ EXTRA: dict[tuple[str, str], tuple[Path, ...]] = {
     ("sdk", "response.output_text.delta"): _BYTES,
     ("sdk", "response.output_text.done"): _BYTES,
     # Customary for thinking in Chat Completions; the SDK keeps it as an extra attribute.
-    ("sdk", "chat.completion"): (("choices", "[]", "message", "reasoning_content"),),
+    # Ours, and checked apart: what the server did by itself, and the files that it left.
+    ("sdk", "chat.completion"): (
+        ("choices", "[]", "message", "reasoning_content"),
+        ("choices", "[]", "message", "hosted_tool_calls"),
+        ("choices", "[]", "message", "container_files"),
+    ),
     # In chunks the SDK's types know no custom calls, though its messages do.
     ("sdk", "chat.completion.chunk"): (
         ("choices", "[]", "delta", "reasoning_content"),
+        ("choices", "[]", "delta", "hosted_tool_calls"),
+        ("choices", "[]", "delta", "container_files"),
         (*_CHUNK_CALLS, "custom"),
         (*_CHUNK_CALLS, "type=custom", "type"),
     ),
@@ -79,7 +89,12 @@ _OPEN_NAMES = {
 
 # What Open Responses does not have at all; there is nothing to hold these against.
 _OPEN_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
-_NOT_OPEN = ("response.mcp_call", "response.custom_tool_call")
+_NOT_OPEN = (
+    "response.mcp_call",
+    "response.custom_tool_call",
+    "response.code_interpreter_call",
+    "response.output_text.annotation",  # it is there, for links only
+)
 
 _WITH_RESPONSE = ("created", "queued", "in_progress", "completed", "incomplete", "failed")
 
@@ -109,6 +124,9 @@ _SDK: dict[str, Any] = {
     "deleted": _Deleted,
     "input_tokens": InputTokenCountResponse,
     "input_items": ResponseItemList,
+    "code_interpreter_call": ResponseCodeInterpreterToolCall,
+    "mcp_call": McpCall,
+    "container_file_citation": AnnotationContainerFileCitation,
 }
 
 
@@ -144,8 +162,9 @@ def open_item(item: dict[str, Any]) -> None:
     }
     if item["type"] not in kinds:
         return
-    stripped = copy.deepcopy(item)
+    stripped = _uncited(copy.deepcopy(item))
     _strip(stripped, ("type=reasoning", "status"))
+    _strip(stripped, ("content", "[]", "type=input_file", "file_id"))  # it knows no such ids
     _strictly(kinds[item["type"]], stripped)
 
 
@@ -190,7 +209,21 @@ def _without_extras(side: str, name: str, body: dict[str, Any]) -> dict[str, Any
     response = body if name == "response" else body.get("response")
     if side == "open" and isinstance(response, dict) and "output" in response:
         _as_open(response)
-    return body
+    return _uncited(body) if side == "open" else body
+
+
+def _uncited(value: Any) -> Any:
+    """The same without citations of files: Open Responses knows annotations for links only."""
+    if isinstance(value, list):
+        kept = [each for each in value if not _is_citation(each)]
+        return [_uncited(each) for each in kept]
+    if isinstance(value, dict):
+        return {name: _uncited(inner) for name, inner in value.items()}
+    return value
+
+
+def _is_citation(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "container_file_citation"
 
 
 def _strip(value: Any, path: Path) -> None:

@@ -13,10 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ouzel.answer import Answers
 from ouzel.api.endpoints import Exchange
 from ouzel.api.endpoints_chat import ChatEndpoints
+from ouzel.api.endpoints_containers import ContainersEndpoints
+from ouzel.api.endpoints_files import FilesEndpoints
 from ouzel.api.endpoints_responses import ResponsesEndpoints
 from ouzel.api.endpoints_server import ServerEndpoints
+from ouzel.api.endpoints_uploads import UploadsEndpoints
 from ouzel.api.envelope import Envelope
 from ouzel.api.metrics import Metrics
+from ouzel.core.contracts_files import Containers, Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,40 +29,96 @@ class ApiSettings:
 
     Args:
         key: the bearer key, or None to ask for none.
-        max_body: bytes that a request body may have.
+        max_body: bytes that a request body may have, unless it brings a file.
         keep_alive: seconds of silence after which a stream gives a sign of life.
+        max_file: bytes that a file may have that a client sends.
+        why_no_containers: a sentence for whoever asks for a container where there is no room for
+            any: what is missing here.
     """
 
     key: str | None = None
     max_body: int = 32 * 1024 * 1024
     keep_alive: float = 15.0
+    max_file: int = 512 * 1024 * 1024
+    why_no_containers: str = "This server runs no code, so it has no containers."
 
 
-def create_app(answers: Answers, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
-    """The whole HTTP surface as one ASGI application."""
+def create_app(
+    answers: Answers,
+    metrics: Metrics,
+    settings: ApiSettings,
+    files: Files | None = None,
+    containers: Containers | None = None,
+) -> ASGIApp:
+    """The whole HTTP surface as one ASGI application.
+
+    Args:
+        files: None where no files are kept: their endpoints say so.
+        containers: None where no code is run.
+    """
     exchange = Exchange(settings.max_body, settings.keep_alive)
     server = ServerEndpoints(answers, metrics)
-    chat = ChatEndpoints(answers, exchange)
-    responses = ResponsesEndpoints(answers, exchange)
-    one = "/v1/responses/{id}"
-    router = Router(
-        routes=[
-            Route("/v1/chat/completions", chat.create, methods=["POST"]),
-            Route("/v1/responses", responses.create, methods=["POST"]),
-            Route("/v1/responses/input_tokens", responses.input_tokens, methods=["POST"]),
-            Route(one, responses.get, methods=["GET"]),
-            Route(one, responses.delete, methods=["DELETE"]),
-            Route(f"{one}/cancel", responses.cancel, methods=["POST"]),
-            Route(f"{one}/input_items", responses.input_items, methods=["GET"]),
-            Route("/v1/models", server.models, methods=["GET"]),
-            Route("/v1/models/{model:path}", server.model, methods=["GET"]),
-            Route("/health", server.health, methods=["GET"]),
-            Route("/ready", server.ready, methods=["GET"]),
-            Route("/metrics", server.metrics, methods=["GET"]),
-        ],
-        redirect_slashes=False,
+    kept = FilesEndpoints(files, exchange, settings.max_file)
+    uploads = UploadsEndpoints(files, exchange)
+    sandboxes = ContainersEndpoints(
+        containers, files, exchange, settings.max_file, settings.why_no_containers
     )
+    routes = [
+        *_answer_routes(ChatEndpoints(answers, exchange), ResponsesEndpoints(answers, exchange)),
+        *_file_routes(kept, uploads),
+        *_container_routes(sandboxes),
+        Route("/v1/models", server.models, methods=["GET"]),
+        Route("/v1/models/{model:path}", server.model, methods=["GET"]),
+        Route("/health", server.health, methods=["GET"]),
+        Route("/ready", server.ready, methods=["GET"]),
+        Route("/metrics", server.metrics, methods=["GET"]),
+    ]
+    router = Router(routes=routes, redirect_slashes=False)
     return Envelope(_Routes(router), settings.key, metrics)
+
+
+def _answer_routes(chat: ChatEndpoints, responses: ResponsesEndpoints) -> list[Route]:
+    one = "/v1/responses/{id}"
+    return [
+        Route("/v1/chat/completions", chat.create, methods=["POST"]),
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route("/v1/responses/input_tokens", responses.input_tokens, methods=["POST"]),
+        Route(one, responses.get, methods=["GET"]),
+        Route(one, responses.delete, methods=["DELETE"]),
+        Route(f"{one}/cancel", responses.cancel, methods=["POST"]),
+        Route(f"{one}/input_items", responses.input_items, methods=["GET"]),
+    ]
+
+
+def _file_routes(files: FilesEndpoints, uploads: UploadsEndpoints) -> list[Route]:
+    file, upload = "/v1/files/{id}", "/v1/uploads/{id}"
+    return [
+        Route("/v1/files", files.create, methods=["POST"]),
+        Route("/v1/files", files.page, methods=["GET"]),
+        Route(file, files.get, methods=["GET"]),
+        Route(file, files.delete, methods=["DELETE"]),
+        Route(f"{file}/content", files.content, methods=["GET"]),
+        Route("/v1/uploads", uploads.create, methods=["POST"]),
+        Route(f"{upload}/parts", uploads.add_part, methods=["POST"]),
+        Route(f"{upload}/complete", uploads.complete, methods=["POST"]),
+        Route(f"{upload}/cancel", uploads.cancel, methods=["POST"]),
+    ]
+
+
+def _container_routes(containers: ContainersEndpoints) -> list[Route]:
+    one = "/v1/containers/{id}"
+    file = f"{one}/files/{{file_id}}"
+    return [
+        Route("/v1/containers", containers.create, methods=["POST"]),
+        Route("/v1/containers", containers.page, methods=["GET"]),
+        Route(one, containers.get, methods=["GET"]),
+        Route(one, containers.delete, methods=["DELETE"]),
+        Route(f"{one}/files", containers.put_file, methods=["POST"]),
+        Route(f"{one}/files", containers.page_of_files, methods=["GET"]),
+        Route(file, containers.get_file, methods=["GET"]),
+        Route(file, containers.delete_file, methods=["DELETE"]),
+        Route(f"{file}/content", containers.content, methods=["GET"]),
+    ]
 
 
 class _Routes:

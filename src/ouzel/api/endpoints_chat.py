@@ -34,7 +34,7 @@ class ChatEndpoints:
             read_chat.read, hosted=self._answers.hosted, answer_within=answer_within(request)
         )
         asked = await self._exchange.read(request, reader)
-        answers = await self._open(asked.request, asked.n)
+        answers = await self._open(asked)
         if asked.stream:
             return await self._stream(request, asked, answers)
         try:
@@ -49,15 +49,18 @@ class ChatEndpoints:
             await _close(answers)
         return as_json(write_chat.completion(runs))
 
-    async def _open(self, asked: Asked, n: int) -> list[Answer]:
+    async def _open(self, asked: read_chat.ChatRequest) -> list[Answer]:
         answers: list[Answer] = []
+        wanted = asked.request
         try:
-            for choice in range(n):
-                answers.append(await self._answers.open(_choice(asked, choice), OWNER))
+            for choice in range(asked.n):
+                answers.append(await self._answers.open(_choice(wanted, choice), OWNER))
+                # Files that came along are kept by now, once for all choices.
+                wanted = replace(wanted, input=answers[0].run.request.input)
         except BaseException as error:
             await _close(answers)
             if isinstance(error, RequestError):
-                error.param = param_in_chat(error.param)
+                error.param = asked.place(param_in_chat(error.param))
             raise
         return answers
 

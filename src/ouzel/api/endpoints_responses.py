@@ -60,9 +60,9 @@ class ResponsesEndpoints:
         return as_json(write_responses.input_tokens(tokens))
 
     async def get(self, request: Request) -> Response:
-        read_query.read_retrieve(query(request))
+        include = read_query.read_retrieve(query(request))
         run = await self._answers.load(path_id(request, _KIND), OWNER)
-        return as_json(write_responses.response(run))
+        return as_json(write_responses.response(run, include=include))
 
     async def delete(self, request: Request) -> Response:
         await self._exchange.nothing(request)
@@ -80,6 +80,10 @@ class ResponsesEndpoints:
         run = await self._answers.load(path_id(request, _KIND), OWNER)
         return as_json(
             write_responses.input_items(
-                run.request.input, after=page.after, limit=page.limit, order=page.order
+                run.request.input,
+                after=page.after,
+                limit=page.limit,
+                order=page.order,
+                include=page.include,
             )
         )

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ouzel.api.read_common import ID, STATUS, content, text_part, tool_name
+from ouzel.api.read_common import ID, MOST_PARTS, STATUS, content, text_part, tool_name
 from ouzel.api.read_errors import Path
 from ouzel.api.read_schema import compact
 from ouzel.api.reading import (
     Reader,
     anything,
+    array,
     boolean,
     choice,
     integer,
@@ -23,7 +24,16 @@ from ouzel.api.reading import (
     tagged,
     text,
 )
-from ouzel.core.items import CallOutput, CustomCall, FunctionCall, HostedCall, new_id
+from ouzel.core.items import (
+    CallOutput,
+    CodeCall,
+    CustomCall,
+    FunctionCall,
+    HostedCall,
+    Logs,
+    Picture,
+    new_id,
+)
 
 _TOOL_NAME = tool_name(128)
 
@@ -174,11 +184,53 @@ def _hosted_call(value: Any, path: Path) -> Any:
     )
 
 
+_LOGS = record({"type": anything, "logs": text}, required=("logs",))
+_IMAGE = record({"type": anything, "url": text}, required=("url",))
+
+_CODE_CALL = record(
+    {
+        "type": anything,
+        "id": ID,
+        "container_id": ID,
+        "code": text,
+        "outputs": array(
+            tagged(
+                "type",
+                {
+                    "logs": lambda value, path: Logs(_LOGS(value, path)["logs"]),
+                    "image": lambda value, path: Picture(_IMAGE(value, path)["url"]),
+                },
+            ),
+            longest=MOST_PARTS,
+        ),
+        "status": choice("in_progress", "interpreting", "completed", "incomplete", "failed"),
+    },
+    required=("container_id",),
+)
+
+
+def _code_call(value: Any, path: Path) -> Any:
+    """Code that was run. What the model was told of it does not travel: what it wrote does."""
+    call = _CODE_CALL(value, path)
+    outputs = call.get("outputs", ())
+    return CodeCall(
+        call.get("id") or new_id("ci"),
+        call["container_id"],
+        call.get("code", ""),
+        outputs,
+        "\n".join(each.text for each in outputs if isinstance(each, Logs)),
+        call.get("status", "completed"),
+    )
+
+
+HOSTED_CALLS: Mapping[str, Reader] = {"mcp_call": _hosted_call, "code_interpreter_call": _code_call}
+"""Calls of tools that the server ran by itself: the item's type -> its reader."""
+
 CALL_ITEMS: Mapping[str, Reader] = {
     "function_call": _function_call,
     "function_call_output": _function_output,
     "custom_tool_call": _custom_call,
     "custom_tool_call_output": _custom_output,
-    "mcp_call": _hosted_call,
+    **HOSTED_CALLS,
 }
 """The item's type -> its reader."""

@@ -7,8 +7,9 @@ nothing of what is done with a request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ouzel.api.read_common import (
@@ -35,6 +36,7 @@ from ouzel.api.reading import (
     record,
     string,
 )
+from ouzel.core.items import Item, Message
 from ouzel.core.request import Format, Request
 
 MOST_CHOICES = 8
@@ -49,12 +51,31 @@ class ChatRequest:
         n: how many answers, 1 to MOST_CHOICES.
         stream: send the answer as it is made.
         include_usage: end the stream with a chunk that carries the token counts.
+        users: which of the messages, and so which of the items, are the users'.
     """
 
     request: Request
     n: int = 1
     stream: bool = False
     include_usage: bool = False
+    users: tuple[tuple[int, int], ...] = field(default=(), compare=False, repr=False)
+
+    def place(self, param: str | None) -> str | None:
+        """Where in the body something of a user's message stands.
+
+        Args:
+            param: its place among the request's items (`input[3].content[1].file_id`); anything
+                else stays as it is.
+        """
+        found = _IN_AN_ITEM.fullmatch(param or "")
+        if found is None:
+            return param
+        messages = {item: message for message, item in self.users}
+        message = messages.get(int(found[1]))
+        return "messages" if message is None else f"messages[{message}]{found[2]}.file.{found[3]}"
+
+
+_IN_AN_ITEM = re.compile(r"input\[(\d{1,9})\](\.content\[\d+\])\.(\w+)")
 
 
 def read(
@@ -105,7 +126,19 @@ def read(
         verbosity=given.get("verbosity", "medium"),
         answer_within=answer_within,
     )
-    return ChatRequest(request, given.get("n", 1), stream, include_usage)
+    users = _users(body["messages"], request.input)
+    return ChatRequest(request, given.get("n", 1), stream, include_usage, users)
+
+
+def _users(
+    messages: Sequence[Mapping[str, Any]], items: Sequence[Item]
+) -> tuple[tuple[int, int], ...]:
+    """Each user's message is one item; a message of the assistant may be several."""
+    said = [at for at, message in enumerate(messages) if message["role"] == "user"]
+    read = [
+        at for at, item in enumerate(items) if isinstance(item, Message) and item.role == "user"
+    ]
+    return tuple(zip(said, read, strict=True))
 
 
 def _top_logprobs(given: Mapping[str, Any]) -> int | None:

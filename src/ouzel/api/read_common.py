@@ -6,11 +6,12 @@ parameter that only one of them has.
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from ouzel.api.read_errors import Path, invalid
+from ouzel.api.read_errors import Path, invalid, missing, not_together, show
 from ouzel.api.reading import (
     Reader,
     anything,
@@ -25,7 +26,7 @@ from ouzel.api.reading import (
     string,
     text,
 )
-from ouzel.core.items import Refusal, Text
+from ouzel.core.items import File, FileCitation, Refusal, Text
 from ouzel.core.request import Sampling
 
 MOST_TOKENS = 2**31 - 1
@@ -140,6 +141,97 @@ def text_part(value: Any, path: Path) -> Any:
 def refusal_part(value: Any, path: Path) -> Any:
     """A part that declines."""
     return Refusal(_REFUSAL_FIELDS(value, path)["refusal"])
+
+
+# Files that a message hands over.
+
+_FILE_ROWS: Mapping[str, Reader] = {
+    "file_id": ID,
+    "filename": string(255, shortest=1),
+    "file_data": string(73_400_320, shortest=1),  # as the reference has it
+}
+
+FILE_ROWS: Mapping[str, Reader] = {
+    **_FILE_ROWS,
+    "type": anything,
+    "detail": not_yet("auto", of=choice("auto", "low", "high")),
+    "file_url": not_yet(),
+    "prompt_cache_breakpoint": not_yet(),
+}
+"""What Responses say of a file, in the part itself."""
+
+INNER_FILE_ROWS = _FILE_ROWS
+"""What Chat Completions say of a file, in an object within the part."""
+
+_DATA_URL = re.compile(r"data:[^,;]{0,127}(?:;[^,;]{1,127}){0,8};base64,", re.IGNORECASE)
+
+
+def file_of(given: Mapping[str, Any], path: Path) -> File:
+    """The file that checked fields speak of: one that is kept, or one that is sent along.
+
+    Args:
+        given: fields of `FILE_ROWS`.
+        path: of the object that holds them.
+
+    Raises:
+        RequestError: neither id nor data, both, a name that is no name, data that are no base64.
+    """
+    name: str = given.get("filename", "")
+    if name in (".", "..") or "/" in name or "\\" in name or not name.isprintable():
+        raise invalid(
+            (*path, "filename"), "expected the name of a file, without folders and line ends"
+        )
+    if "file_data" not in given:
+        if "file_id" not in given:
+            raise missing((*path, "file_id"))
+        return File(given["file_id"], name)
+    if "file_id" in given:
+        where = show(path)
+        raise not_together(
+            (*path, "file_data"),
+            f"Only one of 'file_id' and 'file_data' may be given in '{where}'.",
+        )
+    if not name:
+        raise missing((*path, "filename"))
+    return File(name=name, data=_base64(given["file_data"], (*path, "file_data")))
+
+
+def _base64(value: str, path: Path) -> str:
+    """The base64 text in a data URL, or the text that is nothing else."""
+    head = _DATA_URL.match(value)
+    data = value[head.end() :] if head else value
+    try:
+        binascii.a2b_base64(data, strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise invalid(
+            path, "expected base64-encoded data, or a data URL of it ('data:...;base64,...')"
+        ) from None
+    return data
+
+
+# What an answer says of files, where it is given back.
+
+_CITED: Mapping[str, Reader] = {
+    "container_id": ID,
+    "file_id": ID,
+    "filename": string(4096),
+    "start_index": integer(0, 2**31 - 1),
+    "end_index": integer(0, 2**31 - 1),
+}
+
+
+def citation_reader(**more: Reader) -> Reader:
+    """The reader of a file in a container that a text speaks of, with rows of its own besides."""
+    fields = record({**_CITED, **more}, required=tuple(_CITED))
+
+    def read(value: Any, path: Path) -> Any:
+        given = fields(value, path)
+        start, end = given["start_index"], given["end_index"]
+        if end < start:
+            raise invalid((*path, "end_index"), "it comes before 'start_index'")
+        return FileCitation(given["container_id"], given["file_id"], given["filename"], start, end)
+
+    return read
 
 
 def content(part: Reader, shortest: int) -> Reader:

@@ -10,11 +10,14 @@ from typing import Any
 
 from ouzel.api.read_calls import CALL_ITEMS
 from ouzel.api.read_common import (
+    FILE_ROWS,
     ID,
     MOST_ITEMS,
     MOST_PARTS,
     STATUS,
+    citation_reader,
     content,
+    file_of,
     refusal_part,
     text_part,
 )
@@ -25,9 +28,11 @@ from ouzel.api.reading import (
     array,
     choice,
     integer,
+    mapping,
     not_yet,
     number,
     record,
+    string,
     tagged,
     text,
 )
@@ -98,11 +103,30 @@ _LOGPROBS = array(
     longest=2**20,  # one a token, so more than any context window
 )
 
+
+def _left_out(value: Any, path: Path) -> Any:
+    """An annotation of a kind that nothing here writes, nor shows to the model."""
+    _KEYS(value, path)
+    return None
+
+
+_KEYS = mapping(anything, most=16, name=string(64))
+_ANNOTATIONS = array(
+    tagged(
+        "type",
+        {
+            "container_file_citation": citation_reader(type=anything),
+            **dict.fromkeys(("file_citation", "url_citation", "file_path"), _left_out),
+        },
+    ),
+    longest=MOST_PARTS,
+)
+
 _OUTPUT_TEXT_FIELDS = record(
     {
         "type": anything,
         "text": text,
-        "annotations": not_yet([]),
+        "annotations": _ANNOTATIONS,
         "logprobs": _LOGPROBS,
     },
     required=("text",),
@@ -111,14 +135,20 @@ _OUTPUT_TEXT_FIELDS = record(
 
 def _output_text_part(value: Any, path: Path) -> Any:
     part = _OUTPUT_TEXT_FIELDS(value, path)
-    return Text(part["text"], part.get("logprobs", ()))
+    annotations = tuple(each for each in part.get("annotations", ()) if each is not None)
+    return Text(part["text"], part.get("logprobs", ()), annotations)
 
 
-_INPUT_PART = tagged(
-    "type",
-    {"input_text": text_part},
-    later=("input_image", "input_file", "input_audio", "input_video"),
-)
+_FILE_FIELDS = record(FILE_ROWS)
+
+
+def _file_part(value: Any, path: Path) -> Any:
+    return file_of(_FILE_FIELDS(value, path), path)
+
+
+_INPUT_LATER = ("input_image", "input_audio", "input_video")
+_USER_PART = tagged("type", {"input_text": text_part, "input_file": _file_part}, _INPUT_LATER)
+_INPUT_PART = tagged("type", {"input_text": text_part}, later=(*_INPUT_LATER, "input_file"))
 _OUTPUT_PART = tagged(
     "type",
     # The reference allows input_text in an assistant's message that has no id.
@@ -190,7 +220,7 @@ _TAGGED_ITEM = tagged(
         "message": tagged(
             "role",
             {
-                "user": _message("user", _INPUT_PART),
+                "user": _message("user", _USER_PART),
                 "assistant": _message("assistant", _OUTPUT_PART),
                 "system": _message("system", _INPUT_PART),
                 "developer": _message("developer", _INPUT_PART),
@@ -203,7 +233,6 @@ _TAGGED_ITEM = tagged(
         "additional_tools",
         "apply_patch_call",
         "apply_patch_call_output",
-        "code_interpreter_call",
         "compaction",
         "compaction_trigger",
         "computer_call",

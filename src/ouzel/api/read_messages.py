@@ -1,8 +1,8 @@
 """Reads the messages of Chat Completions, each to its items, in their order.
 
-A message of the assistant may be thinking, text and calls; a `tool` message is the output of one
-call. Calls and outputs must match within the request, since a request of this API is all there is.
-This file knows nothing of the parameters around the messages.
+A message of the assistant may be thinking, calls that the server ran itself, text and calls; a
+`tool` message is the output of one call. Calls and outputs must match within the request, since a
+request of this API is all there is. This file knows nothing of the parameters around the messages.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ouzel.api.read_calls import HOSTED_CALLS
 from ouzel.api.read_common import (
     ID,
+    INNER_FILE_ROWS,
     MOST_ITEMS,
     MOST_PARTS,
+    citation_reader,
     content,
+    file_of,
     refusal_part,
     text_part,
     tool_name,
 )
 from ouzel.api.read_errors import Path, invalid, literal, missing, show, wrong_type
-from ouzel.api.reading import Reader, anything, array, not_yet, record, string, tagged, text
+from ouzel.api.reading import (
+    Reader,
+    anything,
+    array,
+    integer,
+    not_yet,
+    record,
+    string,
+    tagged,
+    text,
+)
 from ouzel.core.errors import RequestError
 from ouzel.core.items import (
     Call,
@@ -33,6 +47,7 @@ from ouzel.core.items import (
     Reasoning,
     Refusal,
     Role,
+    Text,
     new_id,
 )
 
@@ -160,6 +175,19 @@ def _custom_call(value: Any, path: Path) -> Any:
 
 _CALL = tagged("type", {"function": _function_call, "custom": _custom_call})
 
+_INDEX = integer(0, 2**31 - 1)
+"""Where an entry of a list stands; some clients that join chunks leave it in."""
+
+_HOSTED_CALL = tagged("type", HOSTED_CALLS)
+
+
+def _hosted_call(value: Any, path: Path) -> Any:
+    if type(value) is dict and value.get("index") is not None:
+        _INDEX(value["index"], (*path, "index"))
+        value = {name: inner for name, inner in value.items() if name != "index"}
+    return _HOSTED_CALL(value, path)
+
+
 _ANSWER_FIELDS = record(
     {
         "role": anything,
@@ -170,6 +198,9 @@ _ANSWER_FIELDS = record(
         "refusal": text,
         "reasoning_content": text,  # ours and other open servers'; not in OpenAI's reference
         "tool_calls": array(_CALL, longest=MOST_PARTS),
+        # Ours, as `write_chat` writes them.
+        "hosted_tool_calls": array(_hosted_call, longest=MOST_PARTS),
+        "container_files": array(citation_reader(index=_INDEX), longest=MOST_PARTS),
         # What the SDK writes out when it gives a message back, and later issues read:
         "annotations": not_yet([]),
         "audio": not_yet(),
@@ -179,13 +210,19 @@ _ANSWER_FIELDS = record(
 
 
 def _answer(value: Any, path: Path) -> Any:
-    """An assistant's message that is given back: its thinking, what it said, its calls."""
+    """An assistant's message that is given back: its thinking, what it said, its calls.
+
+    Those that the server ran come before the text, which speaks of what came of them.
+    """
     said = _ANSWER_FIELDS(value, path)
     calls: tuple[Item, ...] = said.get("tool_calls", ())
     items: list[Item] = []
     if said.get("reasoning_content"):
         items.append(Reasoning(new_id("rs"), text=said["reasoning_content"]))
+    items.extend(said.get("hosted_tool_calls", ()))
     parts = said.get("content", ())
+    if len(parts) == 1 and isinstance(parts[0], Text):  # else nobody knows which part they are of
+        parts = (replace(parts[0], annotations=said.get("container_files", ())),)
     if "refusal" in said:
         parts = (*parts, Refusal(said["refusal"]))
     # Beside calls, an empty text is how some clients write that there was none.
@@ -200,7 +237,19 @@ def _answer(value: Any, path: Path) -> Any:
 
 
 _PLAIN_PART = tagged("type", {"text": text_part})
-_USER_PART = tagged("type", {"text": text_part}, later=("image_url", "input_audio", "file"))
+_FILE_FIELDS = record(
+    {"type": anything, "file": record(INNER_FILE_ROWS), "prompt_cache_breakpoint": not_yet()},
+    required=("file",),
+)
+
+
+def _file_part(value: Any, path: Path) -> Any:
+    return file_of(_FILE_FIELDS(value, path)["file"], (*path, "file"))
+
+
+_USER_PART = tagged(
+    "type", {"text": text_part, "file": _file_part}, later=("image_url", "input_audio")
+)
 
 _OUTPUT_FIELDS = record(
     {

@@ -25,6 +25,7 @@ class Page:
     after: str | None
     limit: int
     order: Literal["asc", "desc"]
+    include: frozenset[str] = frozenset()
 
 
 def read_nothing(query: Pairs) -> None:
@@ -32,18 +33,21 @@ def read_nothing(query: Pairs) -> None:
     _values(query)
 
 
-def read_retrieve(query: Pairs) -> None:
-    """Check the query for a stored response. So far nothing in it may change the answer.
+def read_retrieve(query: Pairs) -> frozenset[str]:
+    """Read the query for a stored response: what is to be shown beside the rest.
 
     Raises:
         RequestError: with `param` and `code`.
     """
-    values = _values(query, "stream", "starting_after", "include_obfuscation", include=True)
+    values, included = _values(
+        query, "stream", "starting_after", "include_obfuscation", include=True
+    )
     for name in ("stream", "include_obfuscation"):
         if _truth(values, name):
             raise unsupported((name,), (False,))
     if "starting_after" in values:
         raise unsupported(("starting_after",))
+    return included
 
 
 def read_page(query: Pairs) -> Page:
@@ -52,7 +56,7 @@ def read_page(query: Pairs) -> Page:
     Raises:
         RequestError: with `param` and `code`.
     """
-    values = _values(query, "after", "limit", "order", include=True)
+    values, included = _values(query, "after", "limit", "order", include=True)
     limit = values.get("limit", "20")
     # Four digits at most, so that no number is too long for `int`.
     if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= 100):
@@ -60,11 +64,13 @@ def read_page(query: Pairs) -> Page:
     order = values.get("order", "desc")
     if order not in ("asc", "desc"):
         raise wrong_value(("order",), order, ("asc", "desc"))
-    return Page(values.get("after"), int(limit), "asc" if order == "asc" else "desc")
+    return Page(values.get("after"), int(limit), "asc" if order == "asc" else "desc", included)
 
 
-def _values(query: Pairs, *known: str, include: bool = False) -> dict[str, str]:
-    """The values by name; `include`, which is a list, is checked here and not given back."""
+def _values(
+    query: Pairs, *known: str, include: bool = False
+) -> tuple[dict[str, str], frozenset[str]]:
+    """The values by name, and those of `include`, which is a list."""
     values: dict[str, str] = {}
     included: list[str] = []
     for name, value in query:
@@ -76,8 +82,7 @@ def _values(query: Pairs, *known: str, include: bool = False) -> dict[str, str]:
             raise invalid((name,), "it was given more than once")
         else:
             values[name] = value
-    read_include(included)
-    return values
+    return values, read_include(included)
 
 
 def _truth(values: dict[str, str], name: str) -> bool:

@@ -38,6 +38,7 @@ from ouzel.core.errors import RequestError
 from ouzel.core.request import Format, Request
 
 _LOGPROBS = "message.output_text.logprobs"
+_OUTPUTS = "code_interpreter_call.outputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def read(
         store=given.get("store", True),
         sampling=sampling(given, top if include_logprobs else None),
         answer_within=answer_within,
+        include=frozenset(given.get("include", ())),
     )
     return ResponsesRequest(request, given.get("stream", False), include_logprobs)
 
@@ -90,13 +92,13 @@ def read_input_tokens(body: dict[str, Any], hosted: frozenset[str] = frozenset()
     return _request(_COUNT_BODY(body, ()), hosted)
 
 
-def read_include(values: Sequence[str]) -> None:
-    """Check the `include` of a query: what it asks for is there in any case, or is refused.
+def read_include(values: Sequence[str]) -> frozenset[str]:
+    """Read the `include` of a query.
 
     Raises:
-        RequestError: with `param` and `code`.
+        RequestError: with `param` and `code`; also for what is not there to be included.
     """
-    _LATER["include"](list(values), ("include",))
+    return frozenset(_INCLUDE(list(values), ("include",)))
 
 
 def _request(given: Mapping[str, Any], hosted: frozenset[str]) -> Request:
@@ -149,9 +151,29 @@ _PROMPT_LATER: Mapping[str, Reader] = {
     "truncation": not_yet("disabled", of=choice("auto", "disabled")),
 }
 
+_INCLUDE = array(
+    not_yet(
+        _LOGPROBS,
+        _OUTPUTS,
+        of=choice(
+            _LOGPROBS,
+            _OUTPUTS,
+            "computer_call_output.output.image_url",
+            "file_search_call.results",
+            "message.input_image.image_url",
+            "reasoning.encrypted_content",
+            "web_search_call.action.sources",
+            "web_search_call.results",
+        ),
+    ),
+    longest=64,
+)
+"""Names of further output; those that this server does not have are refused."""
+
 _ROWS: Mapping[str, Reader] = {
     **COMMON,
     **_PROMPT_ROWS,
+    "include": _INCLUDE,
     # At least 16: the reference and Open Responses agree.
     "max_output_tokens": integer(16, MOST_TOKENS),
     "max_tool_calls": integer(1, MOST_TOKENS),
@@ -168,22 +190,6 @@ _LATER: Mapping[str, Reader] = {
     "background_options": not_yet(),
     "context_management": not_yet(),
     "image": not_yet(),
-    "include": array(
-        not_yet(
-            _LOGPROBS,
-            of=choice(
-                _LOGPROBS,
-                "code_interpreter_call.outputs",
-                "computer_call_output.output.image_url",
-                "file_search_call.results",
-                "message.input_image.image_url",
-                "reasoning.encrypted_content",
-                "web_search_call.action.sources",
-                "web_search_call.results",
-            ),
-        ),
-        longest=64,
-    ),
     "prompt": not_yet(),
     "stream_options": record({"include_obfuscation": not_yet(False, of=boolean)}),
 }

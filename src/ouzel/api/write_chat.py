@@ -2,22 +2,36 @@
 
 A choice is a run. `completion` writes finished runs as one object, `ChatStream` their events as
 chunks. Thinking goes into `reasoning_content`, the field that other servers made customary;
-summaries of it, and the calls of tools that the server ran itself, have no place here and are left
-out. Pure: no I/O, no clock.
+summaries of it have no place here and are left out. Calls of tools that the server ran itself go
+into `hosted_tool_calls`, the files that they left into `container_files`: fields of ours, which are
+there only if there is something in them. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from ouzel.api import failures
+from ouzel.api import failures, write_items
 from ouzel.api.writing import encode, logprobs
-from ouzel.core.events import Delta, Event, Failure, ItemStarted, RunFinished
+from ouzel.core.events import (
+    Annotated,
+    Delta,
+    Event,
+    Failure,
+    ItemDone,
+    ItemStarted,
+    PartDone,
+    RunFinished,
+)
 from ouzel.core.items import (
+    Annotation,
     Call,
+    CodeCall,
     CustomCall,
     FunctionCall,
+    HostedCall,
     Message,
     Reasoning,
     Refusal,
@@ -29,6 +43,9 @@ from ouzel.core.turns import Usage
 
 _FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_content"}
 """Channel -> field of a chunk's delta. What calls are made of is written in their own form."""
+
+_INCLUDE = (write_items.OUTPUTS,)
+"""Hosted calls are written whole: this API has no `include` to ask for the rest."""
 
 _WHAT = {"function": "arguments", "custom": "input"}
 """Kind of call -> what it is made of."""
@@ -77,12 +94,37 @@ def _choice(index: int, run: Run) -> dict[str, Any]:
     calls = [item for item in run.output if isinstance(item, FunctionCall | CustomCall)]
     if calls:
         message["tool_calls"] = [_call(call, _made_of(call)) for call in calls]
+    message.update(_hosted(run))
     scores = None
     if run.request.sampling.top_logprobs is not None:
         tokens = [token for part in parts if isinstance(part, Text) for token in part.logprobs]
         scores = _logprobs("content", tokens)
     reason = finish_reason(run.status, run.incomplete, called=bool(calls))
     return {"index": index, "message": message, "logprobs": scores, "finish_reason": reason}
+
+
+def _hosted(run: Run) -> dict[str, Any]:
+    """What the server did by itself, as fields of the message."""
+    hosted = [item for item in run.output if isinstance(item, HostedCall | CodeCall)]
+    files: list[dict[str, Any]] = []
+    said = 0
+    for item in run.output:
+        for part in item.parts if isinstance(item, Message) else ():
+            if isinstance(part, Text):
+                files += [_container_file(each, said) for each in part.annotations]
+                said += len(part.text)
+    written: dict[str, Any] = {}
+    if hosted:
+        written["hosted_tool_calls"] = [write_items.item(item, _INCLUDE) for item in hosted]
+    if files:
+        written["container_files"] = files
+    return written
+
+
+def _container_file(citation: Annotation, said: int) -> dict[str, Any]:
+    """A citation, within a content that had so many characters before the part it is in."""
+    moved = replace(citation, start=citation.start + said, end=citation.end + said)
+    return write_items.cited(moved)
 
 
 def _made_of(call: Call) -> str:
@@ -184,6 +226,8 @@ class ChatStream:
         self._begun: set[int] = set()
         # The calls of each choice: an item's id -> its place among them, and its kind.
         self._calls: dict[int, dict[str, tuple[int, str]]] = {index: {} for index in range(n)}
+        self._said = dict.fromkeys(range(n), 0)  # characters of the texts that are whole
+        self._counts: dict[tuple[int, str], int] = {}
         self._before: dict[tuple[int, str], bytes] = {}
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._tail
         self.failed = False
@@ -204,6 +248,14 @@ class ChatStream:
                     written.append(self._delta(index, event))
                 case ItemStarted(item=FunctionCall() | CustomCall() as call):
                     written.append(self._call_begins(index, call))
+                case ItemDone(item=HostedCall() | CodeCall() as hosted):
+                    whole = write_items.item(hosted, _INCLUDE)
+                    written.append(self._entry(index, "hosted_tool_calls", whole))
+                case Annotated():
+                    file = _container_file(event.annotation, self._said[index])
+                    written.append(self._entry(index, "container_files", file))
+                case PartDone(channel="text"):
+                    self._said[index] += len(event.text)
                 case RunFinished():
                     written.append(self._finish(index, event))
         return b"".join(written)
@@ -250,6 +302,13 @@ class ChatStream:
         place, kind = found
         more = {"index": place, kind: {_WHAT[kind]: event.text}}
         return self._chunk(index, {"tool_calls": [more]})
+
+    def _entry(self, index: int, field: str, entry: dict[str, Any]) -> bytes:
+        """One more entry of a list, with its place: that is how clients join lists."""
+        place = self._counts.get((index, field), 0)
+        self._counts[index, field] = place + 1
+        begin = self._begin(index, None)
+        return begin + self._chunk(index, {field: [{"index": place, **entry}]})
 
     def _chunk(
         self,

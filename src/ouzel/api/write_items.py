@@ -1,39 +1,54 @@
 """Items as the Responses API writes them, for both directions of a conversation.
 
-Pure. It knows single items and lists of them; runs, streams and HTTP are other files' business.
+Some of what an item holds is written only where the client asked for it: `include`, by the names
+that the API has for it. Pure. It knows single items and lists of them; runs, streams and HTTP are
+other files' business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Literal
 
 from ouzel.api.read_errors import literal
 from ouzel.api.writing import logprobs
 from ouzel.core.errors import RequestError
 from ouzel.core.events import Channel
 from ouzel.core.items import (
+    Annotation,
     CallOutput,
+    CodeCall,
     CustomCall,
+    File,
     FunctionCall,
     HostedCall,
     Item,
+    Logs,
     Message,
     Part,
+    Picture,
     Reasoning,
     Text,
     TokenLogprob,
 )
 
+OUTPUTS: Final = "code_interpreter_call.outputs"
+"""What `include` calls the output of code."""
 
-def output_part(channel: Channel, text: str, tokens: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
+
+def output_part(
+    channel: Channel,
+    text: str,
+    tokens: Sequence[TokenLogprob] = (),
+    annotations: Sequence[Annotation] = (),
+) -> dict[str, Any]:
     """One part of what the model says, whole (`text` so far for a part that only begins)."""
     match channel:
         case "text":
             return {
                 "type": "output_text",
                 "text": text,
-                "annotations": [],
+                "annotations": [annotation(each) for each in annotations],
                 "logprobs": logprobs(tokens, []),
             }
         case "refusal":
@@ -42,12 +57,32 @@ def output_part(channel: Channel, text: str, tokens: Sequence[TokenLogprob] = ()
             return {"type": "reasoning_text", "text": text}
         case "summary":
             return {"type": "summary_text", "text": text}
-        case "arguments" | "input":
+        case "arguments" | "input" | "code":
             raise ValueError(f"the {channel} of a call are no part of a message")
 
 
-def item(value: Item) -> dict[str, Any]:
-    """An item: what the model said, or what it was given."""
+def annotation(value: Annotation) -> dict[str, Any]:
+    """What belongs to a piece of the answer's text."""
+    return {"type": "container_file_citation", **cited(value)}
+
+
+def cited(value: Annotation) -> dict[str, Any]:
+    """A file in a container, and where in a text it is spoken of."""
+    return {
+        "container_id": value.container_id,
+        "file_id": value.file_id,
+        "filename": value.name,
+        "start_index": value.start,
+        "end_index": value.end,
+    }
+
+
+def item(value: Item, include: Collection[str] = ()) -> dict[str, Any]:
+    """An item: what the model said, or what it was given.
+
+    Args:
+        include: what the client asked to see beside the rest.
+    """
     match value:
         case Message():
             return {
@@ -88,6 +123,8 @@ def item(value: Item) -> dict[str, Any]:
             return _call_output(value)
         case HostedCall():
             return _hosted_call(value)
+        case CodeCall():
+            return _code_call(value, OUTPUTS in include)
 
 
 def _call_output(value: CallOutput) -> dict[str, Any]:
@@ -120,12 +157,39 @@ def _hosted_call(value: HostedCall) -> dict[str, Any]:
     }
 
 
+def _code_call(value: CodeCall, outputs: bool) -> dict[str, Any]:
+    """Code that the server ran; `outputs` is null where it was not asked for, or is not there."""
+    ended = value.status not in ("in_progress", "interpreting")
+    return {
+        "id": value.id,
+        "type": "code_interpreter_call",
+        "status": value.status,
+        "container_id": value.container_id,
+        "code": value.code,
+        "outputs": [_code_output(each) for each in value.outputs] if outputs and ended else None,
+    }
+
+
+def _code_output(value: Logs | Picture) -> dict[str, str]:
+    if isinstance(value, Picture):
+        return {"type": "image", "url": value.url}
+    return {"type": "logs", "logs": value.text}
+
+
 def _message_part(message: Message, part: Part) -> dict[str, Any]:
+    if isinstance(part, File):
+        return _file(part)
     if message.role != "assistant":
         return {"type": "input_text", "text": part.text}
     if isinstance(part, Text):
-        return output_part("text", part.text, part.logprobs)
+        return output_part("text", part.text, part.logprobs, part.annotations)
     return output_part("refusal", part.text)
+
+
+def _file(part: File) -> dict[str, Any]:
+    """A file that was handed over. What it holds was kept, and is fetched by its id."""
+    given = {"file_id": part.file_id, "filename": part.name}
+    return {"type": "input_file", **{name: value for name, value in given.items() if value}}
 
 
 def page(
@@ -134,6 +198,7 @@ def page(
     after: str | None = None,
     limit: int = 20,
     order: Literal["asc", "desc"] = "desc",
+    include: Collection[str] = (),
 ) -> dict[str, Any]:
     """One page of a list of items.
 
@@ -142,6 +207,7 @@ def page(
         after: id of the item after which, in the order asked for, the page begins.
         limit: most items on the page.
         order: `asc` is oldest first.
+        include: as for `item`.
 
     Raises:
         RequestError: there is no item with the id `after`.
@@ -161,7 +227,7 @@ def page(
     # An empty page has no ids, but the types ask for strings.
     return {
         "object": "list",
-        "data": [item(entry) for entry in chosen],
+        "data": [item(entry, include) for entry in chosen],
         "first_id": chosen[0].id if chosen else "",
         "last_id": chosen[-1].id if chosen else "",
         "has_more": start + limit < len(ordered),
