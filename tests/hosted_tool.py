@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from ouzel.core.contracts import Invocation, Stage, ToolOutcome
+from ouzel.core.contracts import Asker, Invocation, Prepared, Stage, ToolOutcome
 from ouzel.core.errors import RequestError, ToolError
 from ouzel.core.items import HostedCall, Item
 from ouzel.core.request import FunctionTool, HostedTool
@@ -40,10 +40,15 @@ class ConvertLength:
     """Converts lengths."""
 
     type = "convert_length"
+    id_prefix = "call"
+
+    async def prepare(self, asked: HostedTool, asker: Asker) -> Prepared:
+        """The settings are all there is to look at."""
+        _settings(asked)
+        return Prepared(asked)
 
     def offer(self, asked: HostedTool) -> Sequence[FunctionTool]:
         """One function, whatever the settings are."""
-        _settings(asked)
         parameters = {
             "type": "object",
             "properties": {

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from ouzel.answer.attachments import attach
 from ouzel.answer.checking import (
     check_calls,
     check_capabilities,
@@ -19,7 +20,8 @@ from ouzel.answer.checking import (
 )
 from ouzel.answer.failing import PROMPT, UNSTORED
 from ouzel.answer.running import CLOSE_WITHIN, Answer
-from ouzel.core.contracts import Engine, Limiter, Meter, Store, Tool
+from ouzel.core.contracts import Asker, Engine, Limiter, Meter, Prepared, Store, Tool
+from ouzel.core.contracts_files import Files
 from ouzel.core.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -28,7 +30,7 @@ from ouzel.core.errors import (
     ShuttingDown,
 )
 from ouzel.core.items import Item, new_id
-from ouzel.core.request import FunctionTool, Request
+from ouzel.core.request import FunctionTool, HostedTool, Request
 from ouzel.core.runs import Run
 from ouzel.loop import context, guided
 from ouzel.loop.budget import Clock
@@ -54,6 +56,7 @@ class Answers:
         tools: tools that this server runs by itself.
         answer_within: seconds in which an answer should be whole where the request does not say;
             0 sets no limit.
+        files: keeps what comes with messages; without it no files are taken.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Answers:
         aliases: Collection[str] = (),
         tools: Iterable[Tool] = (),
         answer_within: float = 60.0,
+        files: Files | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
         self.aliases = tuple(aliases)
         self._tools = {tool.type: tool for tool in tools}
         self._answer_within = answer_within
+        self._files = files
         self._limiter = limiter
         self._meter = meter
         self._live: dict[str, Answer] = {}
@@ -102,6 +107,7 @@ class Answers:
             await stack.enter_async_context(self._limiter.admit(owner))
             request = with_defaults(request, self.engine.info.defaults, self._answer_within)
             task = await self.prepare(request, owner, began)
+            request = task.request
             if self.engine.state != "ready":
                 raise EngineUnavailable(f"The engine is {self.engine.state}; try again shortly.")
             run = Run(
@@ -119,14 +125,18 @@ class Answers:
                 answer.abort(_stopping())
             return answer
 
-    async def prepare(self, request: Request, owner: str, began: float) -> Task:
+    async def prepare(
+        self, request: Request, owner: str, began: float, *, keep: bool = True
+    ) -> Task:
         """What is to be done for this request.
 
         Args:
             began: when it came, in seconds of the monotonic clock.
+            keep: write down files that came with it.
 
         Raises as `open`.
         """
+        request = await attach(request, owner, self._files, keep=keep)
         history: tuple[Item, ...] = ()
         if request.previous_id is not None:
             history = await self._history(request.previous_id, owner)
@@ -134,7 +144,8 @@ class Answers:
         items = (*history, *request.input)
         check_calls(items, request.protocol)
         check_format(request)
-        toolbox = await self._open_toolbox(request)
+        prepared = await self._prepare_tools(request, Asker(owner, items))
+        toolbox = await self._open_toolbox(request, prepared)
         style = info.tool_style if guided.able(info) else "native"
         turn = context.assemble(request, history, toolbox, style)
         if context.at_most_tokens(turn) > info.context_window:
@@ -144,17 +155,35 @@ class Answers:
                 raise ContextLengthExceeded(tokens, info.context_window, param=param)
         clock = Clock(request.answer_within or 0.0, began)
         now, unread = context.round_of(items), context.unread(items)
-        return Task(request, turn, owner, clock, toolbox, style, now, unread)
+        decision = None
+        if style == "guided" and toolbox.only_code:
+            decision = context.assemble(request, history, toolbox, style, decision=True)
+        return Task(request, turn, owner, clock, toolbox, style, now, decision, unread)
 
-    async def _open_toolbox(self, request: Request) -> Toolbox:
+    async def _prepare_tools(self, request: Request, asker: Asker) -> dict[int, Prepared]:
+        """Our own tools that the request offers, made ready, by their place in it."""
+        prepared = {}
+        for place, spec in enumerate(request.tools):
+            tool = self._tools.get(spec.type) if isinstance(spec, HostedTool) else None
+            if tool is None or not isinstance(spec, HostedTool):
+                continue
+            try:
+                prepared[place] = await tool.prepare(spec, asker)
+            except RequestError as error:
+                where = f"tools[{place}]"
+                error.param = f"{where}.{error.param}" if error.param else where
+                raise
+        return prepared
+
+    async def _open_toolbox(self, request: Request, prepared: Mapping[int, Prepared]) -> Toolbox:
         """Big schemas and grammars are read in a thread: nobody else shall wait for them."""
         size = sum(
             len(tool.parameters) if isinstance(tool, FunctionTool) else _GRAMMAR_COUNTS
             for tool in request.tools
         )
         if size < _BIG_TOOLS:
-            return open_toolbox(request, self._tools)
-        return await asyncio.to_thread(open_toolbox, request, self._tools)
+            return open_toolbox(request, self._tools, prepared)
+        return await asyncio.to_thread(open_toolbox, request, self._tools, prepared)
 
     async def _history(self, previous_id: str, owner: str) -> tuple[Item, ...]:
         param = "previous_response_id"
@@ -180,7 +209,7 @@ class Answers:
             raise _stopping()
         self.resolve(request.model)
         async with self._limiter.admit(owner):
-            task = await self.prepare(request, owner, time.monotonic())
+            task = await self.prepare(request, owner, time.monotonic(), keep=False)
             return await self.engine.count_tokens(task.turn)
 
     def resolve(self, model: str) -> str:
