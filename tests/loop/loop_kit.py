@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from ouzel.core.contracts import Tool
+from ouzel.core.contracts import Asker, Prepared, Tool
 from ouzel.core.events import (
     Delta,
     Event,
@@ -18,7 +18,7 @@ from ouzel.core.events import (
     PartStarted,
 )
 from ouzel.core.items import Item, Message, Text
-from ouzel.core.request import Request
+from ouzel.core.request import HostedTool, Request
 from ouzel.core.turns import EngineDelta, Halt, Turn, TurnMessage
 from ouzel.engines.scripted import Reply, Say, Script, ScriptedEngine, Step
 from ouzel.loop import context, guided
@@ -120,11 +120,15 @@ def task_for(
     tools: Iterable[Tool] = (),
     history: Iterable[Item] = (),
     clock: Clock | None = None,
+    prepared: Mapping[int, Prepared] = {},
 ) -> Task:
     """What `Answers.prepare` makes of a request."""
-    toolbox = open_toolbox(request, {tool.type: tool for tool in tools})
+    toolbox = open_toolbox(request, {tool.type: tool for tool in tools}, prepared)
     style = engine.info.tool_style if guided.able(engine.info) else "native"
     history = tuple(history)
+    decision = None
+    if style == "guided" and toolbox.only_code:
+        decision = context.assemble(request, history, toolbox, style, decision=True)
     return Task(
         request,
         context.assemble(request, history, toolbox, style),
@@ -133,6 +137,7 @@ def task_for(
         toolbox,
         style,
         context.round_of((*history, *request.input)),
+        decision,
     )
 
 
@@ -152,7 +157,14 @@ async def play(
     """
     engine = played if isinstance(played, ScriptedEngine) else ScriptedEngine(played)
     await engine.start()
-    task = task_for(engine, request or ask(), tools=tools, history=history, clock=clock)
+    request, tools = request or ask(), tuple(tools)
+    prepared = {
+        place: await tool.prepare(spec, Asker("ann", request.input))
+        for place, spec in enumerate(request.tools)
+        for tool in tools
+        if isinstance(spec, HostedTool) and tool.type == spec.type
+    }
+    task = task_for(engine, request, tools=tools, history=history, clock=clock, prepared=prepared)
     result = Played(engine, Output(), [])
     try:
         result.outcome = await run(engine, task, result.output, result.counts, result.events.append)

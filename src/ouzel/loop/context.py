@@ -18,16 +18,29 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from ouzel.core.contracts import ToolStyle
-from ouzel.core.items import CallOutput, CustomCall, FunctionCall, HostedCall, Item, Message
+from ouzel.core.items import (
+    CallOutput,
+    CodeCall,
+    CustomCall,
+    File,
+    FunctionCall,
+    HostedCall,
+    Item,
+    Message,
+)
 from ouzel.core.request import CustomTool, FunctionTool, Request
 from ouzel.core.turns import Turn, TurnCall, TurnMessage
-from ouzel.loop import answer_words, guided_words
+from ouzel.loop import answer_words, code_words, guided_words
+from ouzel.loop.code_words import PYTHON
 from ouzel.loop.tool_calls import Made
 from ouzel.loop.toolbox import NO_TOOLS, Toolbox
 
 MOST_SHOWN = 8_000
 """Characters of the output of one of our own tools that the model is shown: some 2,000 tokens.
 What the client's tools give back is shown as it is."""
+
+_UNSEEN = "(what it wrote is not known any more)"
+"""Stands for the output of code that a client gave back without it."""
 
 _INPUT = '{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}'
 """How a custom tool is offered to models that only know functions."""
@@ -38,28 +51,31 @@ def assemble(
     history: Iterable[Item] = (),
     toolbox: Toolbox = NO_TOOLS,
     style: ToolStyle = "guided",
+    *,
+    decision: bool = False,
 ) -> Turn:
     """The turn that answers `request` after `history` (oldest first).
 
     Args:
         toolbox: what the model may call.
         style: how it is brought to call.
+        decision: the turn is for choosing a tool, also where that is seldom needed.
     """
     guided = style == "guided"
-    led = guided and bool(toolbox.offers)
+    led = guided and bool(toolbox.offers) and (decision or not toolbox.only_code)
     opening = [request.instructions] if request.instructions else []
     said: list[TurnMessage] = []
     for item in (*history, *request.input):
         if not isinstance(item, Message):
-            said += _of_tools(item, guided)
+            said += _of_tools(item, guided, led)
             continue
         role = "system" if item.role == "developer" else item.role
         if role == "system" and not said:
-            opening.append(item.text)
+            opening.append(_words(item))
         elif led and role == "assistant":
-            said.append(TurnMessage(role, guided_words.answer_words(item.text), item.name))
+            said.append(TurnMessage(role, guided_words.answer_words(_words(item)), item.name))
         else:
-            said.append(TurnMessage(role, item.text, item.name))
+            said.append(TurnMessage(role, _words(item), item.name))
     if length := answer_words.VERBOSITY[request.verbosity]:
         opening.append(length)
     return Turn(
@@ -70,12 +86,25 @@ def assemble(
     )
 
 
+def _words(message: Message) -> str:
+    """All of a message as the model is shown it: files come before what is said of them."""
+    files = [part for part in message.parts if isinstance(part, File)]
+    if not files:
+        return message.text
+    shown = [
+        f"File {file.name}:\n{file.shown}\n" if file.shown else f"(File: {file.name})"
+        for file in files
+    ]
+    return "\n".join((*shown, message.text))
+
+
 def _before(toolbox: Toolbox, instructions: str, led: bool) -> tuple[TurnMessage, ...]:
     """What comes before the conversation: our own words first, the client's last."""
     if led:
         tools = [offer.spec for offer in toolbox.offers]
-        return (*guided_words.prefix(), guided_words.offer(tools, instructions))
-    return (TurnMessage("system", instructions),) if instructions else ()
+        return (*guided_words.prefix(), guided_words.offer(tools, instructions, toolbox.note))
+    said = "\n\n".join(filter(None, (toolbox.note, instructions)))
+    return (TurnMessage("system", said),) if said else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +152,8 @@ def round_of(items: Iterable[Item]) -> Round:
                 now = now.brought(_is_error(item.text))
             case HostedCall():
                 now = now.called(item.name, item.arguments).brought(item.status == "failed")
+            case CodeCall():
+                now = now.called(PYTHON, item.code).brought(item.status != "completed")
     return now
 
 
@@ -154,6 +185,18 @@ def native_tools(toolbox: Toolbox) -> tuple[FunctionTool, ...]:
     )
 
 
+def with_code(turn: Turn, made: Sequence[Made]) -> Turn:
+    """The turn that follows code of a model that is offered nothing else: it goes on in the same
+    message, after what the code has written.
+
+    Args:
+        turn: its opening holds what was run before.
+        made: the calls, with their outputs.
+    """
+    ran = "".join(code_words.ran(each.arguments, shown(each.output or "")) for each in made)
+    return replace(turn, opening=turn.opening + ran)
+
+
 def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) -> Turn:
     """The turn that follows calls of hosted tools.
 
@@ -172,21 +215,32 @@ def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) ->
         if each.output is not None
     ]
     for each in made:
-        messages.append(_call(each.call_id, each.name, each.arguments, each.custom, guided))
+        language = PYTHON if each.custom and each.output is not None else ""
+        messages.append(
+            _call(each.call_id, each.name, each.arguments, each.custom, guided, language)
+        )
         if guided and outputs:
             messages.append(outputs.pop(0))
     return replace(turn, messages=_joined((*messages, *outputs), guided))
 
 
-def _of_tools(item: Item, guided: bool) -> list[TurnMessage]:
+def _of_tools(item: Item, guided: bool, led: bool) -> list[TurnMessage]:
     """Messages for a call, or for what came of one; none for thinking."""
     match item:
+        case CodeCall() if guided and not led:
+            ran = code_words.ran(item.code, shown(item.result or _UNSEEN))
+            return [TurnMessage("assistant", ran.rstrip("\n"))]
         case FunctionCall():
             return [_call(item.call_id, item.name, item.arguments, False, guided)]
         case CustomCall():
             return [_call(item.call_id, item.name, item.input, True, guided)]
         case CallOutput():
             return [_result(item.call_id, item.text, guided)]
+        case CodeCall():
+            return [
+                _call(item.id, PYTHON, item.code, True, guided, PYTHON),
+                _result(item.id, shown(item.result or _UNSEEN), guided),
+            ]
         case HostedCall():
             output = item.error if item.output is None else item.output
             return [
@@ -196,9 +250,11 @@ def _of_tools(item: Item, guided: bool) -> list[TurnMessage]:
     return []
 
 
-def _call(call_id: str, name: str, arguments: str, custom: bool, guided: bool) -> TurnMessage:
+def _call(
+    call_id: str, name: str, arguments: str, custom: bool, guided: bool, language: str = ""
+) -> TurnMessage:
     if guided:
-        return TurnMessage("assistant", guided_words.call_words(name, arguments))
+        return TurnMessage("assistant", guided_words.call_words(name, arguments, language))
     arguments = _in_an_object(arguments) if custom else _as_object(arguments)
     return TurnMessage("assistant", "", calls=(TurnCall(call_id, name, arguments),))
 

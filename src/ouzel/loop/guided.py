@@ -17,18 +17,18 @@ from typing import Final
 from ouzel.core.contracts import EngineInfo
 from ouzel.core.errors import EngineError
 from ouzel.core.items import TokenLogprob
-from ouzel.core.request import FunctionTool, Sampling
+from ouzel.core.request import FunctionTool
 from ouzel.core.turns import TextDelta, Turn, TurnMessage
-from ouzel.loop import answer_words, grammars
+from ouzel.loop import answer_words, coding, grammars
 from ouzel.loop import guided_words as words
 from ouzel.loop.bounds import bound
 from ouzel.loop.budget import answer_tokens
+from ouzel.loop.code_words import MARGIN
 from ouzel.loop.context import Round
 from ouzel.loop.scene import Scene
 from ouzel.loop.tool_calls import Wanted, want
 from ouzel.loop.toolbox import Offer, Toolbox
 
-GREEDY: Final = Sampling(temperature=0.0, top_p=1.0)
 TRIES: Final = 2
 """Times that arguments are asked for until they are valid."""
 
@@ -44,15 +44,15 @@ MOST_ERRORS: Final = 3
 _SEEN: Final = 20
 """Alternatives to a token that engines show at most."""
 
-FENCE: Final = "```"
-
 
 def able(info: EngineInfo) -> bool:
     """Whether the engine can be led: a turn can be opened and bound by a grammar."""
     return {"grammar", "opening"} <= info.capabilities
 
 
-async def decide(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> list[Wanted]:
+async def decide(
+    scene: Scene, turn: Turn, toolbox: Toolbox, now: Round, asker: coding.Asker
+) -> list[Wanted]:
     """The call that the model wants now, in a list; none if it is to answer.
 
     One call at a time: led models are shown each result before they decide on the next.
@@ -61,16 +61,24 @@ async def decide(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> list
         turn: the conversation up to here.
         toolbox: what may be called.
         now: what was called since the last message.
+        asker: who asks, and how.
 
     Raises:
         EngineError: a call was required and the model brought none about.
     """
+    if toolbox.only_code and scene.clock.late and not toolbox.required:
+        return []  # a program, its run and the answer would come too late
     left = toolbox
     for _ in range(TRIES):
-        offer = await _choose(scene, turn, left, now)
+        offer = coding.lead(left, now, asker.message)
+        if offer is None and not (left.only_code and now.done):
+            offer = await _choose(scene, asker.decision or turn, left, now)
         if offer is None:
             return []
-        call = await _arguments(scene, turn, toolbox, offer)
+        if offer.runs_code:
+            call = await coding.write(scene, turn, offer, asker, now)
+        else:
+            call = await _arguments(scene, turn, toolbox, offer)
         if call is not None and (toolbox.required or (offer.name, call.arguments) not in now.done):
             return [call]
         # Arguments that no trying makes valid, or the same again, which brings nothing new.
@@ -82,10 +90,10 @@ async def decide(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> list
     return []
 
 
-def _least_margin(now: Round) -> float:
+def _least_margin(toolbox: Toolbox, now: Round) -> float:
     """How much likelier than the answer a tool has to be."""
     if not now.done:
-        return words.MARGIN_FIRST
+        return MARGIN if toolbox.only_code else words.MARGIN_FIRST
     if now.failing and now.errors <= MOST_ERRORS:
         return words.MARGIN_AFTER_ERROR
     return words.MARGIN_AFTER_RESULT
@@ -100,7 +108,7 @@ async def _choose(scene: Scene, turn: Turn, toolbox: Toolbox, now: Round) -> Off
     chosen, margin = await _choice(scene, turn, names, may_answer=not toolbox.required)
     if toolbox.required or margin is None:
         return toolbox.find(chosen) if chosen else None
-    if margin < _least_margin(now):
+    if margin < _least_margin(toolbox, now):
         return None
     if chosen is None:
         chosen, _ = await _choice(scene, turn, names, may_answer=False)
@@ -117,7 +125,7 @@ async def _choice(
         turn,
         opening=words.DECISION_OPENING,
         grammar=words.choice_grammar(names, may_answer=may_answer),
-        sampling=replace(GREEDY, top_logprobs=seen),
+        sampling=replace(words.GREEDY, top_logprobs=seen),
         max_tokens=max(16, *(len(name) for name in names)),
     )
     text: list[str] = []
@@ -139,7 +147,7 @@ async def _arguments(scene: Scene, turn: Turn, toolbox: Toolbox, offer: Offer) -
     for _ in range(TRIES):
         text, done = await scene.text(ask)
         if fenced:
-            text = text.removesuffix(FENCE).strip("\n")
+            text = text.removesuffix(words.FENCE).strip("\n")
         elif isinstance(offer.spec, FunctionTool):
             text = text.strip()
         if done.reason == "length":  # it would not end: no arguments are better than half
@@ -161,7 +169,7 @@ def _argument_turn(scene: Scene, turn: Turn, offer: Offer) -> Turn:
     opening = words.arguments_opening(offer.name)
     tokens = answer_tokens(scene.engine.pace, scene.clock.left())
     most = ARGUMENT_TOKENS if tokens is None else max(FEW, min(ARGUMENT_TOKENS, tokens))
-    ask = replace(turn, sampling=GREEDY, max_tokens=most, opening=opening)
+    ask = replace(turn, sampling=words.GREEDY, max_tokens=most, opening=opening)
     spec = offer.spec
     if isinstance(spec, FunctionTool):
         return bound(scene.info, ask, spec.parameters)
@@ -172,8 +180,8 @@ def _argument_turn(scene: Scene, turn: Turn, offer: Offer) -> Turn:
             return replace(ask, grammar=text)
     return replace(
         ask,
-        opening=f"{opening}{FENCE}{spec.language}\n",
-        sampling=replace(GREEDY, stop=(FENCE,)),
+        opening=words.fence_opening(offer.name, spec.language),
+        sampling=replace(words.GREEDY, stop=(words.FENCE,)),
     )
 
 

@@ -14,11 +14,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from ouzel.core.items import Role, TokenLogprob
-from ouzel.core.request import CustomTool, FunctionTool
+from ouzel.core.request import CustomTool, FunctionTool, Sampling
 from ouzel.core.turns import TurnMessage
 
+GREEDY: Final = Sampling(temperature=0.0, top_p=1.0)
+"""How names, arguments and programs are picked: nobody wants variety there."""
+
+FENCE = "```"
 ANSWER = "answer"
 DECISION_OPENING = "Action:"
 ANSWER_OPENING = f"Action: {ANSWER}\n"
@@ -53,9 +58,21 @@ _TOOL_CHARACTERS = 300
 _PARAMETER_CHARACTERS = 50
 
 
-def call_words(name: str, arguments: str) -> str:
-    """A call that was made, as the assistant's message. `arguments` is JSON, or a custom text."""
+def call_words(name: str, arguments: str, language: str = "") -> str:
+    """A call that was made, as the assistant's message.
+
+    Args:
+        arguments: JSON, or the text of a custom tool.
+        language: what the text is written in, where it is a program.
+    """
+    if language:
+        return f"{fence_opening(name, language)}{arguments.rstrip()}\n{FENCE}"
     return f"Action: {name}\n{arguments}"
+
+
+def fence_opening(name: str, language: str) -> str:
+    """What the assistant's message begins with when a program is wanted."""
+    return f"Action: {name}\n{FENCE}{language}\n"
 
 
 def answer_stops(names: Iterable[str]) -> tuple[str, ...]:
@@ -71,7 +88,7 @@ def answer_stops(names: Iterable[str]) -> tuple[str, ...]:
 
 def result_words(result: str) -> str:
     """What a tool gave back, as a message of the user's side."""
-    return f"Result: {result}"
+    return f"Result: {result}" if result else "Result: (nothing)"
 
 
 def answer_words(text: str) -> str:
@@ -172,17 +189,20 @@ def prefix() -> tuple[TurnMessage, ...]:
     return tuple(messages)
 
 
-def offer(tools: Iterable[FunctionTool | CustomTool], instructions: str = "") -> TurnMessage:
-    """The tools that may be called now, and the client's own instructions.
+def offer(
+    tools: Iterable[FunctionTool | CustomTool], instructions: str = "", note: str = ""
+) -> TurnMessage:
+    """The tools that may be called now, what our own have to say, and the client's instructions.
 
     Args:
         tools: in the client's order; all that are offered, also those that the tool choice
             excludes, so that the prompt stays the same from one turn to the next.
         instructions: system-level text of the client; comes after the tools.
+        note: of our own tools, such as the files there are; comes between them.
     """
     listed = _listed("\n".join(tool_line(tool) for tool in tools))
     role: Role = "system"
-    return TurnMessage(role, f"{listed}\n\n{instructions}" if instructions else listed)
+    return TurnMessage(role, "\n\n".join(filter(None, (listed, note, instructions))))
 
 
 def tool_line(tool: FunctionTool | CustomTool) -> str:

@@ -6,10 +6,12 @@ events, and whoever owns it sends them. It does not know engines, time or storag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from ouzel.core.events import (
+    Annotated,
     Channel,
     Delta,
     Event,
@@ -19,8 +21,11 @@ from ouzel.core.events import (
     PartDone,
     PartStarted,
 )
+from ouzel.core.files import ContainerFile
 from ouzel.core.items import (
+    Annotation,
     Call,
+    CodeCall,
     CustomCall,
     FunctionCall,
     HostedCall,
@@ -34,6 +39,7 @@ from ouzel.core.items import (
     TokenLogprob,
     new_id,
 )
+from ouzel.loop.citing import places
 
 INTERRUPTED: Final = "The call was interrupted."
 
@@ -55,12 +61,14 @@ class Output:
         self._part = 0
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._annotations: list[Annotation] = []
+        self._writing: CodeCall | None = None
         self._running: dict[str, int] = {}
 
     @property
     def open(self) -> bool:
-        """Whether a message or some thinking has begun that is not finished."""
-        return self._open is not None
+        """Whether a message, some thinking or some code has begun that is not finished."""
+        return self._open is not None or self._writing is not None
 
     @property
     def answered(self) -> bool:
@@ -111,8 +119,13 @@ class Output:
         """A tool of ours starts to run; it is shown as `item` from now on.
 
         Args:
-            arguments: what it was called with, as it is shown to the client.
+            arguments: what it was called with, as it is shown to the client; code is shown as
+                the item has it.
         """
+        if isinstance(item, CodeCall):
+            if item.id in self._running:  # shown while it was written
+                return []
+            return [*self.open_code(item), *self.more_code(item.code), *self.close_code()]
         events = self.close()
         index = len(self.items)
         self.items.append(item)
@@ -123,22 +136,82 @@ class Output:
             events += _whole(index, item.id, "arguments", arguments)
         return events
 
+    def open_code(self, item: CodeCall) -> list[Event]:
+        """The model begins to write code that is to be run; it is shown while it is written."""
+        events = self.close()
+        index = len(self.items)
+        self._writing = replace(item, code="", status="in_progress")
+        self.items.append(self._writing)
+        self._running[item.id] = index
+        return [
+            *events,
+            ItemStarted(index, self._writing),
+            PartStarted(index, item.id, 0, "code"),
+        ]
+
+    def more_code(self, text: str) -> list[Event]:
+        """The next piece of the code that is open."""
+        item = self._writing
+        assert item is not None  # noqa: S101  # `open_code` came before
+        self._pieces.append(text)
+        return [Delta(self._running[item.id], item.id, 0, "code", text)]
+
+    def close_code(self) -> list[Event]:
+        """The code is whole; it counts as running until `finish`."""
+        item = self._writing
+        assert item is not None  # noqa: S101  # `open_code` came before
+        code, index = "".join(self._pieces), self._running[item.id]
+        self._pieces, self._writing = [], None
+        self.items[index] = replace(item, code=code)
+        return [PartDone(index, item.id, 0, "code", code)]
+
+    def cite(self, files: Sequence[ContainerFile]) -> list[Event]:
+        """What is said of these files in the open part of the answer.
+
+        To be called when the part is whole: what is said later becomes another part.
+        """
+        if not files:
+            return []
+        events = [] if self._channel == "text" else self._begin("text")
+        item, index = self._open, len(self.items)
+        assert item is not None  # noqa: S101  # _begin has seen to it
+        for citation in places("".join(self._pieces), files):
+            number = len(self._annotations)
+            events.append(Annotated(index, item.id, self._part, number, citation))
+            self._annotations.append(citation)
+        return events
+
     def stage(self, item_id: str, name: str) -> list[Event]:
         """A running tool has come to another stage."""
         return [ItemStage(self._running[item_id], item_id, name)]
 
     def finish(self, item: Item) -> list[Event]:
-        """A tool of ours has ended; `item` is what is kept of it."""
+        """A tool of ours has ended; `item` is what is kept of it.
+
+        Of code that is kept which was shown.
+        """
+        unwritten = self._writing is not None and self._writing.id == item.id
+        events = self.close_code() if unwritten else []
         index = self._running.pop(item.id)
+        shown = self.items[index]
+        if isinstance(item, CodeCall) and isinstance(shown, CodeCall):
+            item = replace(item, code=shown.code)
         self.items[index] = item
-        return [ItemDone(index, item)]
+        return [*events, ItemDone(index, item)]
 
     def close(self, status: ItemStatus = "completed") -> list[Event]:
         """Finish what is open; nothing if nothing is.
 
-        Tools that still run are finished too where the end is not a good one.
+        Tools that still run are finished too where the end is not a good one. Code that is still
+        being written is incomplete.
         """
         events = self._end_part()
+        if self._writing is not None:
+            index = self._running[self._writing.id]
+            events += self.close_code()
+            unwritten = self.items[index]
+            assert isinstance(unwritten, CodeCall)  # noqa: S101  # `close_code` left it there
+            events += self.finish(replace(unwritten, status="incomplete"))
         if self._open is not None:
             item = replace(self._open, status=status)
             events.append(ItemDone(len(self.items), item))
@@ -149,11 +222,14 @@ class Output:
                 running = self.items[index]
                 if isinstance(running, HostedCall):
                     running = replace(running, status="failed", error=INTERRUPTED)
+                elif isinstance(running, CodeCall):
+                    running = replace(running, status="failed", result=INTERRUPTED)
                 events += self.finish(running)
         return events
 
     def _more(self, channel: Channel, text: str, logprobs: tuple[TokenLogprob, ...]) -> list[Event]:
-        events = [] if channel == self._channel else self._begin(channel)
+        goes_on = channel == self._channel and not self._annotations
+        events = [] if goes_on else self._begin(channel)
         self._pieces.append(text)
         self._logprobs.extend(logprobs)
         index = len(self.items)
@@ -166,6 +242,7 @@ class Output:
         thought = channel in _THOUGHT
         events = self._end_part()
         if self._open is None or isinstance(self._open, Reasoning) != thought:
+            # Also ends code that is being written.
             events += self.close()
             fresh: Message | Reasoning
             if thought:
@@ -185,16 +262,20 @@ class Output:
         if channel is None or item is None:
             return []
         text, logprobs = "".join(self._pieces), tuple(self._logprobs)
+        annotations = tuple(self._annotations)
         if isinstance(item, Message):
-            part: Part = Refusal(text) if channel == "refusal" else Text(text, logprobs)
+            part: Part = (
+                Refusal(text) if channel == "refusal" else Text(text, logprobs, annotations)
+            )
             self._open = replace(item, parts=(*item.parts, part))
         elif channel == "summary":
             self._open = replace(item, summary=(*item.summary, text))
         else:
             self._open = replace(item, text=item.text + text)
         self._channel = None
-        self._pieces, self._logprobs = [], []
-        return [PartDone(len(self.items), item.id, self._part, channel, text, logprobs)]
+        self._pieces, self._logprobs, self._annotations = [], [], []
+        index = len(self.items)
+        return [PartDone(index, item.id, self._part, channel, text, logprobs, annotations)]
 
 
 def _parts_of(item: Message | Reasoning, channel: Channel) -> int:

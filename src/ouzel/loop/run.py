@@ -9,24 +9,26 @@ once. It does not know who listens, nor what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ouzel.core.contracts import Engine, ToolStyle
 from ouzel.core.events import Event, IncompleteReason
+from ouzel.core.files import ContainerFile
 from ouzel.core.items import Message
 from ouzel.core.request import Effort, Request
 from ouzel.core.turns import Turn, Usage
-from ouzel.loop import answering, guided, native, thinking
+from ouzel.loop import answering, coding, guided, native, thinking
 from ouzel.loop.budget import Clock, about_tokens, answer_tokens, thinking_tokens
-from ouzel.loop.context import Round, with_calls
+from ouzel.loop.coding import Asker
+from ouzel.loop.context import Round, with_calls, with_code
 from ouzel.loop.output import Output
 from ouzel.loop.scene import OutOfTokens, Scene
 from ouzel.loop.schemas import schema
 from ouzel.loop.tally import Tally
 from ouzel.loop.thinking_words import calculates, words_within
-from ouzel.loop.tool_calls import Wanted, make, want
+from ouzel.loop.tool_calls import Made, Wanted, make, want
 from ouzel.loop.toolbox import Toolbox
 
 MOST_HOSTED: Final = 32
@@ -57,6 +59,7 @@ class Task:
         toolbox: what may be called.
         style: how the model is brought to call.
         round: what has happened since the last message.
+        decision: the turn in which a tool is chosen, where it is not `turn`.
         unread: texts of the prompt that the engine has not read before, as far as can be told.
     """
 
@@ -67,6 +70,7 @@ class Task:
     toolbox: Toolbox = Toolbox()
     style: ToolStyle = "guided"
     round: Round = Round()
+    decision: Turn | None = None
     unread: tuple[str, ...] = ()
 
 
@@ -93,8 +97,9 @@ async def run(
     """
     unread = about_tokens(*task.unread)
     scene = Scene(engine, task.request, output, tally, emit, task.clock, unread)
+    running = _Running(scene, task)
     try:
-        reason = await _Running(scene, task).to_the_end()
+        reason = await running.to_the_end()
     except OutOfTokens:
         reason = "length"
     except BaseException:
@@ -104,6 +109,8 @@ async def run(
     if incomplete is None and not output.answered:
         # An empty answer is still an answer: clients expect one message.
         scene.emit(output.say(""))
+    if reason != "calls":
+        scene.emit(output.cite(list(running.files.values())))
     scene.emit(output.close("incomplete" if incomplete else "completed"))
     status: Literal["completed", "incomplete"] = "incomplete" if incomplete else "completed"
     return Outcome(status, scene.usage, incomplete)
@@ -120,6 +127,7 @@ class _Running:
         self._toolbox = task.toolbox
         self._round = task.round
         self._called = 0
+        self.files: dict[str, ContainerFile] = {}
         if self._most == 0:
             self._toolbox = self._toolbox.without_hosted()
 
@@ -135,15 +143,31 @@ class _Running:
             if any(each.output is None for each in made):
                 return "calls"
             self._called += len(made)
-            self._turn = with_calls(self._turn, step.said, made, self._task.style)
+            self._go_on(step.said, made)
             for each in made:
                 self._round = self._round.called(each.name, each.arguments).brought(each.failed)
+                self.files |= {file.id: file for file in each.files}
             self._toolbox = self._toolbox.after_a_call()
             if self._called >= self._most:
                 self._toolbox = self._toolbox.without_hosted()
             if self._scene.clock.late:
                 self._toolbox = self._toolbox.shut()
             self._scene.next_step(about_tokens(*(each.output or "" for each in made)))
+
+    def _go_on(self, said: str, made: Sequence[Made]) -> None:
+        """Show the model what came of its calls."""
+        if self._task.style == "guided" and self._toolbox.only_code:
+            self._turn = with_code(self._turn, made)
+        else:
+            self._turn = with_calls(self._turn, said, made, self._task.style)
+
+    @property
+    def _asker(self) -> Asker:
+        """Only the first choice is a turn of its own: what ran is shown where it was written."""
+        only_code = self._toolbox.only_code
+        decision = self._task.decision if only_code and not self._round.done else None
+        note = self._toolbox.note
+        return Asker(self._task.owner, self._said_last, note, only_code, decision)
 
     @property
     def _most(self) -> int:
@@ -184,11 +208,13 @@ class _Running:
     async def _guided_step(self) -> native.Step:
         turn = self._turn
         if self._toolbox.open:
-            wanted = await guided.decide(self._scene, turn, self._toolbox, self._round)
+            wanted = await guided.decide(self._scene, turn, self._toolbox, self._round, self._asker)
             if wanted:
                 return native.Step(wanted=wanted)
         if not self._toolbox.offers:
             return await self._answer(turn)
+        if self._toolbox.only_code:
+            return await self._answer(coding.answering(turn))
         return await self._answer(guided.answering(turn, self._toolbox))
 
     async def _answer(self, turn: Turn) -> native.Step:
@@ -207,7 +233,9 @@ class _Running:
         turn = thinking.after_thinking(turn, thought, ended, limit)
         if not plain:
             return await answering.structured(scene, turn)
-        names = tuple(offer.name for offer in self._toolbox.callable)
+        # Fenced code in an answer is meant for the reader where nothing but code is offered.
+        offers = () if self._toolbox.only_code else self._toolbox.callable
+        names = tuple(offer.name for offer in offers)
         step, speech = await answering.answer(scene, turn, names)
         for spotted in speech.calls:
             found = await want(scene, self._toolbox, spotted.name, spotted.arguments)
@@ -220,8 +248,13 @@ class _Running:
 
     def _pays(self) -> bool:
         """Whether a scratchpad pays: there is something to work out, and no tool has done it."""
+        return not self._round.done and calculates(self._said_last)
+
+    @property
+    def _said_last(self) -> str:
+        """The user's last words in this request."""
         said = [m.text for m in self._request.input if isinstance(m, Message) and m.role == "user"]
-        return not self._round.done and bool(said) and calculates(said[-1])
+        return said[-1] if said else ""
 
     def _look_for_plans(self, said: str) -> None:
         """Count an answer that speaks of a tool where it should have called it."""

@@ -14,7 +14,8 @@ from typing import Final
 
 from ouzel.core.contracts import Invocation, Stage, ToolOutcome
 from ouzel.core.errors import ToolError
-from ouzel.core.items import Call, CustomCall, FunctionCall, HostedCall, Item, new_id
+from ouzel.core.files import ContainerFile
+from ouzel.core.items import Call, CodeCall, CustomCall, FunctionCall, HostedCall, Item, new_id
 from ouzel.core.request import CustomTool, FunctionTool
 from ouzel.loop import answer_words
 from ouzel.loop.scene import Scene
@@ -31,10 +32,15 @@ LEAST_WITHIN: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A valid call."""
+    """A valid call.
+
+    Args:
+        id: of the item under which it is shown already; empty if it is not.
+    """
 
     offer: Offer
     arguments: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Made:
         output: what a hosted tool said; None for the client's tools.
         custom: the arguments are plain text, not JSON.
         failed: the hosted tool could not do it.
+        files: what the hosted tool left for the client.
     """
 
     call_id: str
@@ -53,6 +60,7 @@ class Made:
     output: str | None = None
     custom: bool = False
     failed: bool = False
+    files: tuple[ContainerFile, ...] = ()
 
 
 async def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
@@ -85,7 +93,7 @@ async def make(scene: Scene, wanted: Sequence[Wanted], owner: str) -> list[Made]
     Tools run side by side; their items end in the order in which they began.
     """
     scene.tally.add("calls", len(wanted))
-    hosted = [(each, _invocation(scene, each, owner)) for each in wanted if each.offer.tool]
+    hosted = [(each, invocation(scene, each, owner)) for each in wanted if each.offer.tool]
     items = []
     for each, call in hosted:
         assert each.offer.tool is not None  # noqa: S101  # chosen for it
@@ -97,7 +105,8 @@ async def make(scene: Scene, wanted: Sequence[Wanted], owner: str) -> list[Made]
     for (each, call), item, outcome in zip(hosted, items, outcomes, strict=True):
         scene.emit(scene.output.finish(_finished(item, outcome)))
         name, custom = each.offer.name, _is_custom(each)
-        made.append(Made(call.id, name, call.arguments, outcome.text, custom, outcome.failed))
+        text, files = outcome.text, outcome.files
+        made.append(Made(call.id, name, call.arguments, text, custom, outcome.failed, files))
     for each in wanted:
         if each.offer.tool is None:
             announced = _announced(each)
@@ -149,16 +158,21 @@ async def _run(scene: Scene, offer: Offer, call: Invocation) -> ToolOutcome:
     return outcome
 
 
-def _invocation(scene: Scene, wanted: Wanted, owner: str) -> Invocation:
-    asked = wanted.offer.asked
+def invocation(scene: Scene, wanted: Wanted, owner: str) -> Invocation:
+    """A call of a hosted tool, with an id if it has none, and the time that it gets."""
+    asked, tool = wanted.offer.asked, wanted.offer.tool
     assert asked is not None  # noqa: S101  # hosted tools are asked for
+    assert tool is not None  # noqa: S101  # and it is one
     within = min(TOOL_WITHIN, max(LEAST_WITHIN, scene.clock.left() / 2))
-    return Invocation(new_id("call"), asked, wanted.offer.name, wanted.arguments, owner, within)
+    call_id = wanted.id or new_id(tool.id_prefix)
+    return Invocation(call_id, asked, wanted.offer.name, wanted.arguments, owner, within)
 
 
 def _finished(item: Item, outcome: ToolOutcome) -> Item:
     if outcome.item is not None:
         return outcome.item
+    if isinstance(item, CodeCall):  # it could not be run
+        return replace(item, status="failed", result=outcome.text)
     if not isinstance(item, HostedCall):
         return item
     if outcome.failed:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
-from ouzel.core.contracts import Tool
+from ouzel.core.contracts import Prepared, Tool
 from ouzel.core.errors import RequestError
 from ouzel.core.request import CustomTool, FunctionTool, HostedTool, Request, ToolChoice
 from ouzel.loop import grammars
@@ -37,6 +38,16 @@ class Offer:
         """The name that the model calls it by."""
         return self.spec.name
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether it is code that is run here: written in a fence, and shown as it is written."""
+        return self.tool is not None and isinstance(self.spec, CustomTool) and bool(self.language)
+
+    @property
+    def language(self) -> str:
+        """What its input is written in; empty if that is not known."""
+        return self.spec.language if isinstance(self.spec, CustomTool) else ""
+
     def check(self, arguments: str) -> str | None:
         """What is wrong with arguments, in a sentence for the model; None if nothing is."""
         if isinstance(self.spec, FunctionTool):
@@ -56,17 +67,24 @@ class Toolbox:
         allowed: names that may be called now.
         required: one must be called before the answer.
         parallel: the client takes several calls at once.
+        note: what the model should know before it calls, from our own tools.
     """
 
     offers: tuple[Offer, ...] = ()
     allowed: frozenset[str] = frozenset()
     required: bool = False
     parallel: bool = True
+    note: str = ""
 
     @property
     def open(self) -> bool:
         """Whether anything may be called now."""
         return bool(self.callable)
+
+    @property
+    def only_code(self) -> bool:
+        """Whether running code is all that was offered."""
+        return len(self.offers) == 1 and self.offers[0].runs_code
 
     @property
     def callable(self) -> tuple[Offer, ...]:
@@ -92,13 +110,17 @@ class Toolbox:
 
 
 NO_TOOLS: Final = Toolbox()
+_NOTHING: Final[Mapping[int, Prepared]] = MappingProxyType({})
 
 
-def open_toolbox(request: Request, hosted: Mapping[str, Tool]) -> Toolbox:
+def open_toolbox(
+    request: Request, hosted: Mapping[str, Tool], prepared: Mapping[int, Prepared] = _NOTHING
+) -> Toolbox:
     """The toolbox for a request.
 
     Args:
         hosted: tools of this server, by type.
+        prepared: those that the request offers, by their place in it, made ready for it.
 
     Raises:
         RequestError: a hosted tool is not there or its settings are wrong, a grammar cannot be
@@ -107,6 +129,8 @@ def open_toolbox(request: Request, hosted: Mapping[str, Tool]) -> Toolbox:
     offers: list[Offer] = []
     of_type: dict[str, list[str]] = {}
     for place, spec in enumerate(request.tools):
+        if place in prepared:
+            spec = prepared[place].asked
         new = _offers(spec, hosted, f"tools[{place}]")
         taken = {offer.name for offer in offers}
         for offer in new:
@@ -126,6 +150,7 @@ def open_toolbox(request: Request, hosted: Mapping[str, Tool]) -> Toolbox:
         _allowed(choice, offers, of_type),
         choice.mode == "required",
         request.parallel_tool_calls,
+        "\n\n".join(each.note for each in prepared.values() if each.note),
     )
 
 
