@@ -44,8 +44,11 @@ class Asking:
 
 
 @contextmanager
-def serving(bench: Bench) -> Iterator[Served]:
+def serving(bench: Bench, *more: str) -> Iterator[Served]:
     """The server that the bench was told to measure, from an empty home.
+
+    Args:
+        more: flags of `ouzel serve`.
 
     Raises:
         ServerFailed: it did not come up.
@@ -55,12 +58,13 @@ def serving(bench: Bench) -> Iterator[Served]:
         bench.tell(f"starting Ouzel before {bench.engine_url}")
         # In the environment, since other users see a command's flags.
         key = {"OUZEL_ENGINE_KEY": bench.engine_key} if bench.engine_key else {}
-        with ouzel(home, "--engine-url", bench.engine_url, environment=key) as served:
+        flags = ["--engine-url", bench.engine_url, *more]
+        with ouzel(home, *flags, environment=key, ready_within=READY_WITHIN) as served:
             yield served
         return
     bench.tell("starting the engine; the first time it fetches the weights")
     flags = ["--model", bench.model] if bench.model else []
-    with ouzel(home, *flags, ready_within=READY_WITHIN) as served:
+    with ouzel(home, *flags, *more, ready_within=READY_WITHIN) as served:
         yield served
 
 

@@ -113,7 +113,9 @@ def ouzel(
     port = free_port()
     command = [sys.executable, "-m", module, "serve", "--port", str(port), "--home", str(home)]
     command += ["--log-level", "warning", *flags]
-    with _running(command, port, home, environment=environment) as served:
+    # Unless a flag says otherwise, no interpreters are kept warm beside what is measured.
+    without_code = {"OUZEL_CODE_INTERPRETER": "off", **environment}
+    with _running(command, port, home, environment=without_code) as served:
         served.wait_ready(ready_within)
         yield served
 

@@ -54,7 +54,7 @@ def served(home: Path, *flags: str, **env: str) -> Iterator[Served]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=clean | {"OUZEL_HOME": str(home)} | env,
+            env=clean | {"OUZEL_HOME": str(home), "OUZEL_CODE_INTERPRETER": "off"} | env,
         )
     try:
         yield Served(process, _wait_for_address(process, log), log)

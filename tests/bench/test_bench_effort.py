@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bench.gsm8k import NoProblems, last_number, load
-from bench.suite_effort import Solved, kept, write
+from bench.solving import Solved, kept, write
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_without_problems_it_says_where_to_get_them(tmp_path: Path, text: str) -
             load(place)
 
 
-def _solved(effort: str, number: str, ended: str = "completed", model: str = "m") -> Solved:
-    return Solved(model, effort, number, "1", "1", True, 5, 0, 1.0, ended, "1\nü", "abc")
+def _solved(way: str, number: str, ended: str = "completed", model: str = "m") -> Solved:
+    return Solved(model, way, number, "1", "1", True, 5, 0, 0, 1.0, ended, "1\nü", "abc")
 
 
 def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:

@@ -39,11 +39,22 @@ class Done:
     err: str
 
 
+_NO_CODE = {"OUZEL_CODE_INTERPRETER": "off"}
+"""Interpreters are tested elsewhere; here they would only make every server start later."""
+
+
 def environment(home: Path, **more: str) -> dict[str, str]:
     """The process's environment without settings, with a user's home of its own."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("OUZEL_")}
     kept.pop("NO_COLOR", None)
-    return {**kept, "HOME": str(home), "TERM": "xterm-256color", "COLUMNS": "100", **more}
+    return {
+        **kept,
+        "HOME": str(home),
+        "TERM": "xterm-256color",
+        "COLUMNS": "100",
+        **_NO_CODE,
+        **more,
+    }
 
 
 def run(*arguments: str, home: Path, stdin: bytes = b"", **more: str) -> Done:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import filelock
 
+from ouzel.build.code import check_code
 from ouzel.build.engine_checks import check_engine
 from ouzel.build.finding import Finding
 from ouzel.build.machine import free_for, look, nearest_existing
@@ -172,4 +173,4 @@ def _ouzel_at(settings: Settings) -> str | None:
         return None  # whatever it is, it does not answer as an Ouzel
 
 
-_CHECKS: tuple[Check, ...] = (_machine, _settings, check_engine, _store, _address)
+_CHECKS: tuple[Check, ...] = (_machine, _settings, check_engine, check_code, _store, _address)

@@ -213,5 +213,8 @@ class _Quiet:
     def download(self, progress: Progress) -> None:
         """Nothing."""
 
+    def advance(self, text: str, done: int, total: int) -> None:
+        """Nothing."""
+
     def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:
         """Nothing."""

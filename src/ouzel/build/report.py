@@ -1,8 +1,8 @@
 """What start-up tells whoever started the server, and what the command line needs to listen.
 
 The command line shows it with rich; a service may log it. The assembly calls it, in this order:
-`step` and `done` alternate, `download` comes any number of times between them, `ready` once, last.
-Nothing here knows a terminal.
+`step` and `done` alternate, `download` and `advance` come any number of times between them, and
+`ready` comes once, last. Nothing here knows a terminal.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ class Report(Protocol):
 
     def download(self, progress: Progress) -> None:
         """How far the download of the current step is."""
+        ...
+
+    def advance(self, text: str, done: int, total: int) -> None:
+        """How far the current step is where it is no download of weights.
+
+        Args:
+            text: what is done just now.
+            done, total: in any unit; a total of 0 is not known yet.
+        """
         ...
 
     def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:

@@ -27,15 +27,22 @@ from ouzel.answer import Answers
 from ouzel.api.app import ApiSettings, create_app
 from ouzel.api.connection import Connection
 from ouzel.api.metrics import Metrics
+from ouzel.build.code import CodePlan, open_containers, plan_code
 from ouzel.build.engine import Plan, plan_engine
 from ouzel.build.report import Report
+from ouzel.build.upkeep import upkeep
 from ouzel.config import Settings
+from ouzel.core.contracts_files import Containers, Files
 from ouzel.core.errors import OuzelError
 from ouzel.core.events import Failure
 from ouzel.core.turns import Turn, TurnMessage
 from ouzel.limits import AtOnce
 from ouzel.loop import guided_words
 from ouzel.store import open_store
+from ouzel.store.files import SqlFiles, open_files
+from ouzel.store.files_keeping import FileLimits
+from ouzel.store.sql import SqlStore
+from ouzel.tools.code_interpreter import CodeInterpreter
 
 _log = logging.getLogger(__name__)
 _STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
@@ -60,22 +67,30 @@ def serve(settings: Settings, report: Report) -> None:
     _log_to_stderr(settings.log_level)
     with _bind(settings.host, settings.port) as listener, _claimed(settings.home):
         plan = plan_engine(settings, report, warm=(_WORDS,))
+        code = plan_code(settings, report)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, plan, listener, report))
+            runner.run(_serve(settings, plan, code, listener, report))
 
 
-async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report: Report) -> None:
+async def _serve(
+    settings: Settings, plan: Plan, code: CodePlan, listener: socket.socket, report: Report
+) -> None:
     async with AsyncExitStack() as stack:
         report.step("Opening the store")
         store = await asyncio.to_thread(open_store, settings.home / "ouzel.db")
         stack.push_async_callback(store.close)
         lost = await store.fail_interrupted(_STOPPED)
+        files = await _open_files(stack, settings, store)
         report.done(f"{lost} interrupted responses marked as failed" if lost else "")
         report.step(plan.starting)
         began = time.perf_counter()
         stack.push_async_callback(plan.engine.stop)
         await plan.engine.start()
         report.done(f"{time.perf_counter() - began:.1f} s")
+        containers = open_containers(settings, code, files)
+        if containers is not None:
+            await containers.start()
+            stack.push_async_callback(containers.close)
         metrics = Metrics(plan.engine)
         answers = Answers(
             plan.engine,
@@ -83,13 +98,11 @@ async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report
             AtOnce(settings.max_requests),
             metrics,
             plan.aliases,
-            answer_within=settings.answer_within,
+            [] if containers is None else [_code_tool(settings, containers, files)],
+            settings.answer_within,
+            files,
         )
-        app = create_app(
-            answers,
-            metrics,
-            ApiSettings(settings.api_key, settings.max_body_mb * 2**20, settings.keep_alive),
-        )
+        app = create_app(answers, metrics, _api(settings, code), files, containers)
         server = _Server(app, answers, settings)
         server.on_listening = lambda: report.ready(
             _url(listener), plan.engine.info.model, answers.aliases
@@ -99,6 +112,30 @@ async def _serve(settings: Settings, plan: Plan, listener: socket.socket, report
         except OSError as error:
             # Two can bind an address; the one that listens first has it.
             raise _taken(settings.host, settings.port, error) from error
+
+
+async def _open_files(stack: AsyncExitStack, settings: Settings, store: SqlStore) -> SqlFiles:
+    """The files that clients hand over, tidied up, and kept so while the server runs."""
+    limits = FileLimits(file=settings.max_file_mb * 2**20, quota=settings.files_quota_mb * 2**20)
+    files = await asyncio.to_thread(open_files, store, settings.home / "files", limits)
+    stack.push_async_callback(files.close)
+    await files.sweep()
+    await stack.enter_async_context(upkeep(files.expire))
+    return files
+
+
+def _code_tool(settings: Settings, containers: Containers, files: Files) -> CodeInterpreter:
+    return CodeInterpreter(containers, files, memory_mb=settings.container_memory_mb)
+
+
+def _api(settings: Settings, code: CodePlan) -> ApiSettings:
+    return ApiSettings(
+        settings.api_key,
+        settings.max_body_mb * 2**20,
+        settings.keep_alive,
+        settings.max_file_mb * 2**20,
+        code.why_not,
+    )
 
 
 class _Server(uvicorn.Server):

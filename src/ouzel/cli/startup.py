@@ -85,6 +85,17 @@ class ConsoleReport:
             self._told = (progress.phase, tenth)
             self._say(" ", "", f"{self._step}: {facts(progress)}")
 
+    def advance(self, text: str, done: int, total: int) -> None:
+        """How far the step is."""
+        if self._console.is_terminal:
+            self._show(steps_bar(self._step, text, done, total))
+            return
+        tenth = 10 * done // total if total else 0
+        if (text if not total else "", tenth) != self._told:
+            self._told = (text if not total else "", tenth)
+            part = f" ({done} of {total})" if total else ""
+            self._say(" ", "", f"{self._step}: {text}{part}")
+
     def ready(self, url: str, model: str, aliases: tuple[str, ...]) -> None:
         """The server listens."""
         self.is_ready = True
@@ -133,6 +144,11 @@ def facts(progress: Progress) -> str:
 
 def bar(title: str, progress: Progress) -> RenderableType:
     """The title, and below it a progress bar with the facts beside it; fits 80 columns."""
+    return steps_bar(title, facts(progress), progress.done, progress.total or 0)
+
+
+def steps_bar(title: str, text: str, done: int, total: int) -> RenderableType:
+    """The title, and below it how much is done, with a text beside it; fits 80 columns."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -142,8 +158,8 @@ def bar(title: str, progress: Progress) -> RenderableType:
     grid.add_column(width=16)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     # Without a total there is no telling how far it is: then the bar pulses.
-    shown = ProgressBar(progress.total or None, progress.done, pulse=not progress.total)
-    grid.add_row(shown, facts(progress))
+    shown = ProgressBar(total or None, done, pulse=not total)
+    grid.add_row(shown, text)
     return Group(Text(title, no_wrap=True, overflow="ellipsis"), grid)
 
 

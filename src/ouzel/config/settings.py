@@ -99,6 +99,7 @@ _STATE = functools.partial(_setting, group="State")
 _MODEL = functools.partial(_setting, group="Model")
 _ENGINE = functools.partial(_setting, group="Embedded engine")
 _UPSTREAM = functools.partial(_setting, group="Upstream engine")
+_CODE = functools.partial(_setting, group="Code and files")
 _LIMIT = functools.partial(_setting, group="Limits")
 
 
@@ -201,6 +202,30 @@ class Settings:
     )
     shutdown_grace: float = _LIMIT(
         5.0, "Time that running requests get on shutdown.", unit="seconds", low=0, high=3600
+    )
+
+    code_interpreter: str = _CODE(
+        "auto",
+        "Running of model-written code; auto: off, with the reason told, where no sandbox works.",
+        choices=("auto", "on", "off"),
+    )
+    sandbox: str = _CODE(
+        "auto",
+        "How code is kept in; auto takes the strongest way that works here.",
+        choices=("auto", "bubblewrap", "landlock"),
+    )
+    containers: int = _CODE(
+        0, "Interpreters that live at once; 0 fits the machine.", low=0, high=10_000
+    )
+    container_memory_mb: int = _CODE(
+        1024, "Most memory of one container.", unit="MB", low=256, high=65536
+    )
+    container_disk_mb: int = _CODE(
+        512, "Most that the files of one container take.", unit="MB", low=1, high=1_000_000
+    )
+    max_file_mb: int = _CODE(512, "Largest file that is taken.", unit="MB", low=1, high=1_000_000)
+    files_quota_mb: int = _CODE(
+        10_240, "Most that one owner's files take.", unit="MB", low=1, high=100_000_000
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

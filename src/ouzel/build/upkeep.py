@@ -1,0 +1,43 @@
+"""What a running server does now and then by itself: files that have expired are deleted.
+
+It has one task, which ends with the server. What expires when, the rooms know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from ouzel.core.errors import OuzelError
+
+_log = logging.getLogger(__name__)
+
+EVERY: Final = 60.0
+"""Seconds between two rounds."""
+
+
+@asynccontextmanager
+async def upkeep(*rounds: Callable[[], Awaitable[int]]) -> AsyncGenerator[None, None]:
+    """While inside, each of these is called once a minute; what one raises is logged."""
+    task = asyncio.create_task(_forever(rounds))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _forever(rounds: tuple[Callable[[], Awaitable[int]], ...]) -> None:
+    while True:
+        for each in rounds:
+            try:
+                await each()
+            except OuzelError as error:
+                _log.warning("Upkeep: %s", error.message)
+            except Exception:
+                _log.exception("Upkeep failed")
+        await asyncio.sleep(EVERY)
