@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 
+import pytest
 from code_kit import CODE, FAILS, GONE, PLOT, RunsCode
 from loop_kit import FakeTime, TickingEngine, ask, chooses, guided_script, play, task_for
 
@@ -17,6 +19,10 @@ from ouzel.loop.budget import Clock
 from ouzel.loop.code_words import STEPS
 
 SUM = "What is 17 * 23?"
+PROBLEM = (
+    "A farmer has 12 cows and 15 goats, and sells a third of the cows. "
+    "How many animals are left on the farm in the end?"
+)
 TALK = "Tell me something about owls."
 WEATHER = FunctionTool("get_weather", "Get the weather.", '{"type":"object","properties":{}}')
 
@@ -30,6 +36,9 @@ def concludes(text: str = "It is 391.", after: str = "391") -> Reply:
     """The answer that comes after a program's output."""
     return Reply((Say(text),), opening=f"```output\n[\\s\\S]*{after}[\\s\\S]*\n```\n$")
 
+
+SAYS_WHY = Reply((Say(" a name was not defined."),), opening="That failed because$")
+"""What it says was wrong, before it writes another program."""
 
 LED = guided_script(concludes(), writes("print(17 * 23)\n"))
 TOOL = {"print(17": ToolOutcome("391")}
@@ -69,11 +78,8 @@ async def test_the_code_is_shown_as_it_is_written_and_run_when_it_is_whole():
 
 
 async def test_word_problems_are_worked_out_step_by_step():
-    text = (
-        "A farmer has 12 cows and 15 goats, and sells a third of the cows. "
-        "How many animals are left on the farm in the end?"
-    )
-    played = await play(LED, offered(text), tools=[RunsCode({"print": ToolOutcome("391")})])
+    asked = offered(PROBLEM, effort="low")
+    played = await play(LED, asked, tools=[RunsCode({"print": ToolOutcome("391")})])
     assert played.turns[0].opening == f"```python\n{STEPS}"
     assert played.items[0].code == f"{STEPS}print(17 * 23)\n"
 
@@ -101,6 +107,7 @@ async def test_it_may_want_code_all_the_same():
 
 async def test_after_an_error_it_tries_again_twice_and_then_answers():
     script = guided_script(
+        SAYS_WHY,
         Reply((Say("I could not."),), opening="(NameError[\\s\\S]*){3}```\n$"),
         writes("print(17 * a)\n", times=1),
         writes("print(17 * b)\n", times=1),
@@ -108,20 +115,28 @@ async def test_after_an_error_it_tries_again_twice_and_then_answers():
     )
     tool = RunsCode({"print(17": FAILS})
     played = await play(script, offered(), tools=[tool])
-    assert played.kinds == ["code_call"] * 3 + ["message"]
+    again = ["reasoning", "code_call"]
+    assert played.kinds == ["code_call", *again, *again, "message"]
     assert len(tool.ran) == 3
     assert played.text == "I could not."
-    assert "NameError" in played.turns[1].opening
+    why, written = played.turns[1:3]
+    assert "NameError" in why.opening
+    assert written.opening.endswith("That failed because a name was not defined.\n\n```python\n"), (
+        "without having said why, models write the same again"
+    )
 
 
 async def test_the_same_program_again_is_not_run_again():
     script = guided_script(
-        Reply((Say("No luck."),), opening="```output[\\s\\S]*```\n$"), writes("print(17 * a)\n")
+        SAYS_WHY,
+        Reply((Say("No luck."),), opening="```output[\\s\\S]*```\n$"),
+        writes("print(17 * a)\n"),
     )
     tool = RunsCode({"print(17": FAILS})
     played = await play(script, offered(), tools=[tool])
     assert len(tool.ran) == 1
-    assert [item.status for item in played.items] == ["completed", "incomplete", "completed"]
+    codes = [item.status for item in played.items if isinstance(item, CodeCall)]
+    assert codes == ["completed", "incomplete"]
     assert played.tally["invalid_calls"] == 1
 
 
@@ -148,6 +163,7 @@ async def test_an_empty_program_is_not_run():
 
 async def test_code_that_could_not_be_run_has_failed_and_the_model_is_told():
     script = guided_script(
+        SAYS_WHY,
         Reply((Say("It is busy."),), opening="free in time\\.\n```\n$"),
         writes("print(1)\n", times=1),
         writes("print(2)\n", times=1),
@@ -198,6 +214,7 @@ async def test_code_that_is_required_is_written_and_code_that_is_not_allowed_is_
 
 async def test_no_more_calls_than_the_request_allows():
     script = guided_script(
+        SAYS_WHY,
         Reply((Say("That is all."),), opening="NameError[\\s\\S]*```\n$"),
         writes("print(17 * a)\n", times=1),
         writes("print(17 * b)\n", times=1),
@@ -276,3 +293,72 @@ async def test_the_turn_that_decides_is_made_only_where_it_is_needed():
     assert only.decision is not None
     beside = task_for(engine, ask(SUM, tools=(CODE, WEATHER)), tools=[RunsCode()])
     assert beside.decision is None
+
+
+def _programs(*codes: str) -> list[Reply]:
+    return [writes(f"{code}\n", times=1) for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("effort", "results", "answered"),
+    [
+        ("medium", ["23", "23"], "23"),
+        ("medium", ["20", "23", "23.0"], "23"),
+        ("medium", ["20", "21", "23"], "20"),
+        ("high", ["20", "21", "23", "25", "21"], "21"),
+        ("low", ["20"], "20"),
+        (None, ["Total: 1,023", "It is 1023.00001"], "1,023"),
+    ],
+)
+async def test_a_problem_is_worked_out_until_two_programs_agree(effort, results, answered):
+    tool = RunsCode({f"p{n}(": ToolOutcome(result) for n, result in enumerate(results)})
+    programs = _programs(*(f"p{n}()" for n in range(len(results))))
+    script = guided_script(concludes("There you are.", re.escape(answered)), *programs)
+    played = await play(script, offered(PROBLEM, effort=effort), tools=[tool])
+    assert played.kinds == ["code_call"] * len(results) + ["message"]
+    written = played.turns[:-1]
+    assert {turn.opening for turn in written} == {f"```python\n{STEPS}"}, "none sees another"
+    assert [turn.sampling.temperature for turn in written] == [0.0] + [0.8] * (len(results) - 1)
+    assert played.text == "There you are."
+
+
+async def test_programs_that_fail_or_do_not_end_count_for_nothing():
+    tool = RunsCode({"p0(": FAILS, "p2(": ToolOutcome("7")})
+    script = guided_script(
+        concludes("Seven.", "7"),
+        *_programs("p0()"),
+        writes("a = 1\n" * 2000, times=1),
+        *_programs("p2()"),
+    )
+    played = await play(script, offered(PROBLEM), tools=[tool])
+    assert [item.status for item in played.items] == [
+        "completed",
+        "incomplete",
+        "completed",
+        "completed",
+    ]
+    assert played.text == "Seven."
+
+
+async def test_no_other_program_is_begun_that_would_come_too_late():
+    clock = FakeTime()
+    script = guided_script(concludes("First."), *_programs("a", "b", "c"), pace=Pace(1000, 100))
+    engine = TickingEngine(script, clock, 8.0)
+    asked = offered(PROBLEM, effort="high")
+    played = await play(
+        engine,
+        asked,
+        tools=[RunsCode({"a": ToolOutcome("391")})],
+        clock=Clock(60.0, clock.at, clock),
+    )
+    assert 1 <= played.kinds.count("code_call") < 3
+    assert played.kinds[-1] == "message"
+
+
+async def test_the_requests_own_limit_of_calls_holds_for_programs_that_check():
+    tool = RunsCode({"p0(": ToolOutcome("391"), "p1(": ToolOutcome("2")})
+    script = guided_script(concludes("391 it is."), *_programs("p0()", "p1()", "p2()"))
+    asked = offered(PROBLEM, effort="high", max_tool_calls=2)
+    played = await play(script, asked, tools=[tool])
+    assert played.kinds == ["code_call", "code_call", "message"]
+    assert played.text == "391 it is."

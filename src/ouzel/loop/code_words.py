@@ -117,7 +117,12 @@ def head(message: str, note: str) -> str:
         lines += "import matplotlib.pyplot as plt\n"
     if lines or note:
         return lines
-    return STEPS if len(message) > _LONG and calculates(message) else ""
+    return STEPS if has_one_result(message, note) else ""
+
+
+def has_one_result(message: str, note: str) -> bool:
+    """Whether a message looks like a problem that has to be worked out, with one result."""
+    return not note and len(message) > _LONG and calculates(message) and not _DRAWN.search(message)
 
 
 WRONG: Final = "That failed because"

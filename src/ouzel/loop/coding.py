@@ -14,6 +14,7 @@ from typing import Final
 
 from ouzel.core.errors import EngineDied
 from ouzel.core.items import CodeCall, new_id
+from ouzel.core.request import Sampling
 from ouzel.core.turns import TextDelta, Turn, TurnDone
 from ouzel.loop import code_words
 from ouzel.loop import guided_words as words
@@ -28,6 +29,9 @@ CODE_TOKENS: Final = 1024
 
 FEW: Final = 96
 """Tokens that a program may have however little time is left."""
+
+TEMPERATURE: Final = 0.8
+"""Of programs that are to be unlike each other."""
 
 WRONG_TOKENS: Final = 96
 """Most tokens in which a model says what was wrong with its program."""
@@ -46,6 +50,7 @@ class Asker:
         note: what the tools say of themselves, such as the files that there are.
         only_code: nothing but running code is offered.
         decision: the turn in which a tool is chosen, where it is not the one that answers.
+        sample: 0 for the likeliest program, another number for one of many.
     """
 
     owner: str
@@ -53,6 +58,7 @@ class Asker:
     note: str = ""
     only_code: bool = False
     decision: Turn | None = None
+    sample: int = 0
 
 
 def lead(toolbox: Toolbox, now: Round, message: str) -> Offer | None:
@@ -90,7 +96,7 @@ async def write(scene: Scene, turn: Turn, offer: Offer, asker: Asker, now: Round
     ask = replace(
         turn,
         opening=turn.opening + fence + head,
-        sampling=replace(words.GREEDY, stop=(words.FENCE,)),
+        sampling=_sampling(scene, asker.sample),
         max_tokens=CODE_TOKENS if tokens is None else max(FEW, min(CODE_TOKENS, tokens // 2)),
     )
     scene.emit(scene.output.open_code(item))
@@ -116,6 +122,14 @@ async def write(scene: Scene, turn: Turn, offer: Offer, asker: Asker, now: Round
         return None
     scene.emit(scene.output.close_code())
     return Wanted(offer, code, call.id)
+
+
+def _sampling(scene: Scene, sample: int) -> Sampling:
+    """How a program is picked; the same sample of the same turn is the same program."""
+    if not sample:
+        return replace(words.GREEDY, stop=(words.FENCE,))
+    seed = sample if "seed" in scene.info.capabilities else None
+    return Sampling(TEMPERATURE, 1.0, seed=seed, stop=(words.FENCE,))
 
 
 async def _wrong(scene: Scene, turn: Turn) -> str:

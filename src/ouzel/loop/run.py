@@ -19,8 +19,9 @@ from ouzel.core.files import ContainerFile
 from ouzel.core.items import Message
 from ouzel.core.request import Effort, Request
 from ouzel.core.turns import Turn, Usage
-from ouzel.loop import answering, coding, guided, native, thinking
-from ouzel.loop.budget import Clock, about_tokens, answer_tokens, thinking_tokens
+from ouzel.loop import answering, code_words, coding, guided, native, thinking
+from ouzel.loop.agreeing import PROGRAMS, Agreement
+from ouzel.loop.budget import LAST_CALLS, Clock, about_tokens, answer_tokens, thinking_tokens
 from ouzel.loop.coding import Asker
 from ouzel.loop.context import Round, with_calls, with_code
 from ouzel.loop.output import Output
@@ -127,6 +128,8 @@ class _Running:
         self._toolbox = task.toolbox
         self._round = task.round
         self._called = 0
+        self._agreement: Agreement | None = None
+        self._trial_began = 0.0
         self.files: dict[str, ContainerFile] = {}
         if self._most == 0:
             self._toolbox = self._toolbox.without_hosted()
@@ -156,10 +159,50 @@ class _Running:
 
     def _go_on(self, said: str, made: Sequence[Made]) -> None:
         """Show the model what came of its calls."""
-        if self._task.style == "guided" and self._toolbox.only_code:
+        if self._task.style != "guided" or not self._toolbox.only_code:
+            self._turn = with_calls(self._turn, said, made, self._task.style)
+        elif self._agreement is None:
             self._turn = with_code(self._turn, made)
         else:
-            self._turn = with_calls(self._turn, said, made, self._task.style)
+            for each in made:
+                self._agreement.add(each)
+            best = self._agreement.best
+            self._turn = with_code(self._task.turn, [best] if best else [])
+
+    async def _led(self) -> list[Wanted]:
+        """What a led model wants called now."""
+        scene, asker = self._scene, self._asker
+        if not self._round.done and self._has_one_result:
+            self._agreement = Agreement(PROGRAMS[self._request.effort or DEFAULT_EFFORT])
+        checks = self._agreement
+        if checks is None or not checks.written:
+            self._trial_began = scene.clock.now()
+            wanted = await guided.decide(scene, self._turn, self._toolbox, self._round, asker)
+            if checks is not None and not wanted:
+                self._agreement = None
+            return wanted
+        offer = next(each for each in self._toolbox.callable if each.runs_code)
+        while checks.open and self._time_for_another():
+            self._trial_began = scene.clock.now()
+            again = replace(asker, sample=checks.written)
+            call = await coding.write(scene, self._task.turn, offer, again, Round())
+            if call is not None:
+                return [call]
+            checks.miss()
+        return []
+
+    def _time_for_another(self) -> bool:
+        """Whether another program can be run, if it takes as long as the last one, and the time
+        for the answer is still left then."""
+        clock = self._scene.clock
+        took = clock.now() - self._trial_began
+        return not clock.limited or clock.left() - took > clock.within * LAST_CALLS
+
+    @property
+    def _has_one_result(self) -> bool:
+        """Whether several programs for the question can be compared."""
+        only_code = self._task.style == "guided" and self._toolbox.only_code
+        return only_code and code_words.has_one_result(self._said_last, self._toolbox.note)
 
     @property
     def _asker(self) -> Asker:
@@ -208,7 +251,7 @@ class _Running:
     async def _guided_step(self) -> native.Step:
         turn = self._turn
         if self._toolbox.open:
-            wanted = await guided.decide(self._scene, turn, self._toolbox, self._round, self._asker)
+            wanted = await self._led()
             if wanted:
                 return native.Step(wanted=wanted)
         if not self._toolbox.offers:
