@@ -14,7 +14,7 @@ from ouzel.core.events import Annotated, Delta, ItemStage
 from ouzel.core.items import CodeCall, FileCitation, Message, Text
 from ouzel.core.request import FunctionTool, ToolChoice
 from ouzel.core.turns import Pace
-from ouzel.engines.scripted import Reply, Say, ScriptedEngine
+from ouzel.engines.scripted import Call, Reply, Say, Script, ScriptedEngine
 from ouzel.loop.budget import Clock
 from ouzel.loop.code_words import STEPS
 
@@ -362,3 +362,19 @@ async def test_the_requests_own_limit_of_calls_holds_for_programs_that_check():
     played = await play(script, asked, tools=[tool])
     assert played.kinds == ["code_call", "code_call", "message"]
     assert played.text == "391 it is."
+
+
+async def test_a_model_that_calls_by_itself_is_not_led():
+    script = Script(
+        (
+            Reply((Say("It is 391."),), last="391"),
+            Reply((Call("python", '{"input": "print(17 * 23)"}'),)),
+        )
+    )
+    tool = RunsCode(TOOL, note="Files: a.csv")
+    played = await play(script, offered(), tools=[tool])
+    assert played.kinds == ["code_call", "message"]
+    assert tool.ran == ["print(17 * 23)"]
+    assert played.items[0].code == "print(17 * 23)"
+    assert "a.csv" in played.turns[0].messages[0].text
+    assert played.text == "It is 391."

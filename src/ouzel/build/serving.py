@@ -32,6 +32,7 @@ from ouzel.build.engine import Plan, plan_engine
 from ouzel.build.report import Report
 from ouzel.build.upkeep import upkeep
 from ouzel.config import Settings
+from ouzel.core.contracts import Tool
 from ouzel.core.contracts_files import Containers, Files
 from ouzel.core.errors import OuzelError
 from ouzel.core.events import Failure
@@ -43,6 +44,7 @@ from ouzel.store.files import SqlFiles, open_files
 from ouzel.store.files_keeping import FileLimits
 from ouzel.store.sql import SqlStore
 from ouzel.tools.code_interpreter import CodeInterpreter
+from ouzel.tools.unavailable import Unavailable
 
 _log = logging.getLogger(__name__)
 _STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
@@ -98,7 +100,7 @@ async def _serve(
             AtOnce(settings.max_requests),
             metrics,
             plan.aliases,
-            [] if containers is None else [_code_tool(settings, containers, files)],
+            [_code_tool(settings, code, containers, files)],
             settings.answer_within,
             files,
         )
@@ -124,7 +126,11 @@ async def _open_files(stack: AsyncExitStack, settings: Settings, store: SqlStore
     return files
 
 
-def _code_tool(settings: Settings, containers: Containers, files: Files) -> CodeInterpreter:
+def _code_tool(
+    settings: Settings, code: CodePlan, containers: Containers | None, files: Files
+) -> Tool:
+    if containers is None:
+        return Unavailable("code_interpreter", code.why_not)
     return CodeInterpreter(containers, files, memory_mb=settings.container_memory_mb)
 
 
