@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import pytest
 
-from ouzel.loop.code_words import STEPS, head, pays, ran
+from ouzel.loop.code_words import examples, has_one_result, head, pays, ran
 
 SURE = [
     "What is 17 * 23?",
@@ -68,14 +71,18 @@ def test_with_files_nearly_always() -> None:
 
 def test_a_long_message_takes_no_time() -> None:
     """Patterns over what anybody may send must not run for seconds."""
-    for piece in ("draw ", "1 ", "how many a", "$", "what is the a ", "convert ", "1*"):
+    for piece in ("draw ", "1 ", "how many a", "$", "what is the a ", "convert ", "1*", "1", "1,"):
         pays(piece * 60_000)
 
 
 def test_what_programs_begin_with() -> None:
     assert head("What is 17 * 23?", "") == ""
     long = "A farmer has 12 cows and 15 goats, sells 4 of each, and buys as many hens as are left."
-    assert head(long, "") == STEPS
+    assert head(long, "") == ""
+    assert has_one_result(long, "")
+    assert not has_one_result(long, "Files: a.csv")
+    assert not has_one_result("What is 17 * 23?", "")
+    assert not has_one_result(f"{long} Draw it as a bar chart.", "")
     assert head(long, "Files: a.csv") == "import pandas as pd\n"
     assert (
         head("Plot column b.", "a.CSV") == "import pandas as pd\nimport matplotlib.pyplot as plt\n"
@@ -88,3 +95,19 @@ def test_a_program_and_its_output_stay_apart_whatever_they_hold() -> None:
     fenced = ran("print('```')", "```")
     assert fenced.startswith("````python\n")
     assert fenced.endswith("````output\n```\n````\n")
+
+
+def test_the_examples_are_right() -> None:
+    """What the model is shown to copy is run here, where it can be."""
+    shown = examples()
+    assert [message.role for message in shown] == ["user", "assistant"] * 3
+    for message in shown[1::2]:
+        program, _, rest = message.text.removeprefix("```python\n").partition("\n```\n")
+        output, _, answer = rest.removeprefix("```output\n").partition("\n```\n")
+        number = f"{float(output):g}"
+        assert number in answer
+        if "sympy" not in program:
+            written = io.StringIO()
+            with contextlib.redirect_stdout(written):
+                exec(program, {})
+            assert written.getvalue().strip() == output

@@ -16,7 +16,7 @@ from ouzel.core.request import FunctionTool, ToolChoice
 from ouzel.core.turns import Pace
 from ouzel.engines.scripted import Call, Reply, Say, Script, ScriptedEngine
 from ouzel.loop.budget import Clock
-from ouzel.loop.code_words import STEPS
+from ouzel.loop.code_words import examples
 
 SUM = "What is 17 * 23?"
 PROBLEM = (
@@ -77,11 +77,11 @@ async def test_the_code_is_shown_as_it_is_written_and_run_when_it_is_whole():
     assert kinds.index("part_done") < stage
 
 
-async def test_word_problems_are_worked_out_step_by_step():
+async def test_before_word_problems_comes_how_such_are_worked_out():
     asked = offered(PROBLEM, effort="low")
     played = await play(LED, asked, tools=[RunsCode({"print": ToolOutcome("391")})])
-    assert played.turns[0].opening == f"```python\n{STEPS}"
-    assert played.items[0].code == f"{STEPS}print(17 * 23)\n"
+    assert all(turn.messages[:6] == examples() for turn in played.turns)
+    assert played.turns[0].messages[-1].text == PROBLEM
 
 
 async def test_where_nothing_speaks_for_code_the_model_is_asked_and_answers_as_without_it():
@@ -317,7 +317,7 @@ async def test_a_problem_is_worked_out_until_two_programs_agree(effort, results,
     played = await play(script, offered(PROBLEM, effort=effort), tools=[tool])
     assert played.kinds == ["code_call"] * len(results) + ["message"]
     written = played.turns[:-1]
-    assert {turn.opening for turn in written} == {f"```python\n{STEPS}"}, "none sees another"
+    assert {turn.opening for turn in written} == {"```python\n"}, "none sees another"
     assert [turn.sampling.temperature for turn in written] == [0.0] + [0.8] * (len(results) - 1)
     assert played.text == "There you are."
 

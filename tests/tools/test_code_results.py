@@ -61,6 +61,11 @@ def test_only_the_wrapping_is_taken_off(code: str, wanted: str) -> None:
     assert clean(clean(code)) == wanted
 
 
+def test_many_empty_lines_before_a_fence_take_no_time() -> None:
+    """Read on the event loop: with a pattern that goes back, it would run for a quarter hour."""
+    assert clean("\n" * 200_000 + "```python\nx = 1\n```") == "x = 1"
+
+
 @given(st.text(max_size=200), st.integers(1, 60))
 def test_output_is_never_longer_than_it_may_be(piece: str, times: int) -> None:
     assert len(shorten(piece * times, 1_000)) <= 1_000 + 80

@@ -136,14 +136,15 @@ class Answers:
 
         Raises as `open`.
         """
-        request = await attach(request, owner, self._files, keep=keep)
+        check_format(request)
         history: tuple[Item, ...] = ()
         if request.previous_id is not None:
             history = await self._history(request.previous_id, owner)
+        check_calls((*history, *request.input), request.protocol)
+        # What is refused so far has left no file behind.
+        request = await attach(request, owner, self._files, keep=keep)
         info = self.engine.info
         items = (*history, *request.input)
-        check_calls(items, request.protocol)
-        check_format(request)
         prepared = await self._prepare_tools(request, Asker(owner, items))
         toolbox = await self._open_toolbox(request, prepared)
         style = info.tool_style if guided.able(info) else "native"

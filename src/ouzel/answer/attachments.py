@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
 
 from ouzel.core.contracts_files import Files
 from ouzel.core.errors import NotFound, RequestError, TooLarge
+from ouzel.core.files import FileInfo
 from ouzel.core.items import File, Item, Message, Part
 from ouzel.core.request import HostedTool, Request
 
@@ -73,6 +77,24 @@ def _parts(item: Item) -> tuple[Part, ...]:
     return item.parts if isinstance(item, Message) else ()
 
 
+_SEEN: OrderedDict[str, str] = OrderedDict()
+"""Fingerprint of what came as data -> id of the file as which it was kept. Stateless clients send
+the same file with every request; after a restart it is kept once more."""
+
+_MOST_SEEN: Final = 4096
+
+
+def _fingerprint(owner: str, part: File) -> str:
+    return hashlib.sha256("\0".join((owner, part.name, part.data)).encode()).hexdigest()
+
+
+def _remember(seen: str, file_id: str) -> None:
+    _SEEN[seen] = file_id
+    _SEEN.move_to_end(seen)
+    while len(_SEEN) > _MOST_SEEN:
+        _SEEN.popitem(last=False)
+
+
 class _Attaching:
     """The files of one request.
 
@@ -109,6 +131,9 @@ class _Attaching:
             return File(name=part.name, shown=shown)
         if not self._keep:
             return File(name=part.name, shown=shown)
+        seen = await asyncio.to_thread(_fingerprint, self._owner, part)
+        if info := await self._known(self._files, seen):
+            return File(info.id, info.name, shown=shown)
         pieces = _pieces(part.data)
         try:
             info = await self._files.create(
@@ -119,7 +144,17 @@ class _Attaching:
             raise
         finally:
             await pieces.aclose()
+        _remember(seen, info.id)
         return File(info.id, info.name, shown=shown)
+
+    async def _known(self, files: Files, seen: str) -> FileInfo | None:
+        """The file as which the same was kept before, if it still is for a while."""
+        try:
+            info = await files.load(_SEEN[seen], self._owner)
+        except (KeyError, NotFound):
+            return None
+        soon = time.time() + KEPT_FOR / 2
+        return info if info.expires_at is None or info.expires_at > soon else None
 
     async def _kept(self, part: File, param: str) -> File:
         """A file that goes by its id."""

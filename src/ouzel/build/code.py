@@ -6,17 +6,19 @@ and the jail is tried. Code never runs outside of a jail: where none works there
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from ouzel.build.finding import Finding
+from ouzel.build.machine import look, nearest_existing
 from ouzel.build.report import Report
 from ouzel.config import Settings
 from ouzel.core.contracts_files import Files
 from ouzel.core.errors import OuzelError
-from ouzel.sandbox.container_settings import ContainerSettings, most_live_here
+from ouzel.sandbox.container_settings import ContainerSettings, most_live_in
 from ouzel.sandbox.containers import SandboxContainers
 from ouzel.sandbox.environment import Interpreter, ensure_interpreter, find_interpreter
 from ouzel.sandbox.jail import Jail, Mode, find_jail
@@ -50,7 +52,7 @@ def plan_code(settings: Settings, report: Report) -> CodePlan:
         return CodePlan(why_not=OFF)
     report.step("Preparing the code interpreter")
     try:
-        jail = find_jail(_scratch(settings), prefer=_wanted(settings))
+        jail = _find(settings, settings.home / "containers")
         interpreter = ensure_interpreter(settings.cache, report.advance)
     except OuzelError as error:
         if settings.code_interpreter == "on":
@@ -66,7 +68,7 @@ def open_containers(settings: Settings, plan: CodePlan, files: Files) -> Sandbox
     if plan.jail is None or plan.interpreter is None:
         return None
     bounds = ContainerSettings(
-        most_live=settings.containers or most_live_here(),
+        most_live=settings.containers or most_live_in(look().memory),
         memory_mb=settings.container_memory_mb,
         disk_mb=settings.container_disk_mb,
     )
@@ -80,10 +82,17 @@ def check_code(settings: Settings) -> Iterator[Finding]:
         yield Finding(_AREA, "interpreter", "note", "switched off", "Set code_interpreter to auto.")
         return
     try:
-        jail = find_jail(_scratch(settings), prefer=_wanted(settings))
-    except OuzelError as error:
-        text = f"code is not run here: {error.message}"
-        yield Finding(_AREA, "sandbox", "problem", text, "docs/sandbox.md says what it needs.")
+        with tempfile.TemporaryDirectory(dir=nearest_existing(settings.home)) as scratch:
+            # Its own folder is closed to others, and a jail of root's has to come through.
+            Path(scratch).chmod(0o711)
+            jail = _find(settings, Path(scratch))
+    except (OuzelError, OSError) as error:
+        reason = error.message if isinstance(error, OuzelError) else error.strerror
+        grade: Literal["problem", "note"] = (
+            "problem" if settings.code_interpreter == "on" else "note"
+        )
+        text = f"code is not run here: {reason}"
+        yield Finding(_AREA, "sandbox", grade, text, "docs/sandbox.md says what it needs.")
     else:
         yield Finding(_AREA, "sandbox", "ok", jail.mode)
         for name, fact in jail.describe():
@@ -106,6 +115,6 @@ def _wanted(settings: Settings) -> Mode | None:
     return None
 
 
-def _scratch(settings: Settings) -> Path:
-    """Where the jail may be tried: beside the containers."""
-    return settings.home / "containers"
+def _find(settings: Settings, scratch: Path) -> Jail:
+    """The jail, tried. Raises OuzelError."""
+    return find_jail(scratch, prefer=_wanted(settings), group=settings.sandbox_group)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -38,7 +39,7 @@ from ouzel.core.errors import OuzelError
 from ouzel.core.events import Failure
 from ouzel.core.turns import Turn, TurnMessage
 from ouzel.limits import AtOnce
-from ouzel.loop import guided_words
+from ouzel.loop import code_words, guided_words
 from ouzel.store import open_store
 from ouzel.store.files import SqlFiles, open_files
 from ouzel.store.files_keeping import FileLimits
@@ -50,6 +51,9 @@ _log = logging.getLogger(__name__)
 _STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
 _WORDS = Turn((*guided_words.prefix(), TurnMessage("system", "Tools:")))
 """What every prompt with tools begins with, for models that are led to call them."""
+
+_PROBLEMS = Turn(code_words.examples())
+"""What comes before every problem that they work out with a program."""
 
 _KEEP_OPEN = 75
 """Seconds that an idle connection is kept. Pools of clients give theirs up after 5 to 60, and it
@@ -68,7 +72,7 @@ def serve(settings: Settings, report: Report) -> None:
     """Run until stopped. Raises OuzelError if it cannot start."""
     _log_to_stderr(settings.log_level)
     with _bind(settings.host, settings.port) as listener, _claimed(settings.home):
-        plan = plan_engine(settings, report, warm=(_WORDS,))
+        plan = plan_engine(settings, report, warm=(_WORDS, _PROBLEMS))
         code = plan_code(settings, report)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, plan, code, listener, report))
@@ -91,8 +95,8 @@ async def _serve(
         report.done(f"{time.perf_counter() - began:.1f} s")
         containers = open_containers(settings, code, files)
         if containers is not None:
-            await containers.start()
             stack.push_async_callback(containers.close)
+            await containers.start()
         metrics = Metrics(plan.engine)
         answers = Answers(
             plan.engine,
@@ -257,7 +261,8 @@ def _claimed(home: Path) -> Iterator[None]:
     """
     lock = filelock.FileLock(home / "serving.lock", timeout=0, mode=0o600)
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What root's sandboxes run as has to come through it, and can list nothing.
+        home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
         raise StartError(

@@ -214,11 +214,14 @@ class Settings:
         "How code is kept in; auto takes the strongest way that works here.",
         choices=("auto", "bubblewrap", "landlock"),
     )
+    sandbox_group: Path | None = _CODE(
+        None, "Control group (version 2) below which each sandbox gets one; docs/sandbox.md."
+    )
     containers: int = _CODE(
         0, "Interpreters that live at once; 0 fits the machine.", low=0, high=10_000
     )
     container_memory_mb: int = _CODE(
-        1024, "Most memory of one container.", unit="MB", low=256, high=65536
+        1024, "Most memory of one container.", unit="MB", low=1024, high=65536
     )
     container_disk_mb: int = _CODE(
         512, "Most that the files of one container take.", unit="MB", low=1, high=1_000_000

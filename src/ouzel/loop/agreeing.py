@@ -1,9 +1,10 @@
 """Programs for one question, written independently of each other until two come to one result.
 
 A weak model's program runs without an error far more often than it is right. Where a question has
-one result, another program is written that has not seen the first; two that agree are right much
-more often than one alone (docs/measurements.md). What is asked and how programs are written, this
-file does not know. Pure.
+one result, another program is written by a model that has not seen the first; two that agree are
+right much more often than one alone (docs/measurements.md). They run in one interpreter, one after
+another, so a later one finds the variables of the earlier. What is asked and how programs are
+written, this file does not know. Pure.
 
 The idea is self-consistency: Wang et al. 2022, "Self-Consistency Improves Chain of Thought
 Reasoning in Language Models".
@@ -78,11 +79,12 @@ class Agreement:
 def _result(made: Made) -> str:
     """What a program came to: the last number in what it wrote, or else its last line; empty if it
     failed or wrote nothing."""
-    if made.failed or not made.output:
+    wrote = made.wrote.strip()
+    if made.failed or not wrote:
         return ""
-    numbers = _NUMBER.findall(made.output)
+    numbers = _NUMBER.findall(wrote)
     if not numbers:
-        return made.output.strip().rsplit("\n", 1)[-1].strip().lower()
+        return wrote.rsplit("\n", 1)[-1].strip().lower()
     try:
         return str(Decimal(numbers[-1].replace(",", "")).quantize(_PLACES).normalize())
     except InvalidOperation:  # too large to be rounded

@@ -37,7 +37,7 @@ WRONG_TOKENS: Final = 96
 """Most tokens in which a model says what was wrong with its program."""
 
 MOST_ERRORS: Final = 2
-"""Programs in a row that may fail before the model is asked whether it goes on."""
+"""Failed programs after which there is yet another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,8 @@ def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) ->
 def _of_tools(item: Item, guided: bool, led: bool) -> list[TurnMessage]:
     """Messages for a call, or for what came of one; none for thinking."""
     match item:
+        case CodeCall(status="incomplete", result=""):
+            return []  # it was never whole, and never run
         case CodeCall() if guided and not led:
             ran = code_words.ran(item.code, shown(item.result or _UNSEEN))
             return [TurnMessage("assistant", ran.rstrip("\n"))]

@@ -71,7 +71,8 @@ async def decide(
     left = toolbox
     for _ in range(TRIES):
         offer = coding.lead(left, now, asker.message)
-        if offer is None and not (left.only_code and now.done):
+        settled = left.only_code and now.done and not toolbox.required
+        if offer is None and not settled:
             offer = await _choose(scene, asker.decision or turn, left, now)
         if offer is None:
             return []

@@ -170,7 +170,7 @@ class Output:
 
         To be called when the part is whole: what is said later becomes another part.
         """
-        if not files:
+        if not files or self._channel == "refusal":
             return []
         events = [] if self._channel == "text" else self._begin("text")
         item, index = self._open, len(self.items)
@@ -183,6 +183,9 @@ class Output:
 
     def stage(self, item_id: str, name: str) -> list[Event]:
         """A running tool has come to another stage."""
+        running = self.items[self._running[item_id]]
+        if isinstance(running, CodeCall) and name == "interpreting":
+            self.items[self._running[item_id]] = replace(running, status="interpreting")
         return [ItemStage(self._running[item_id], item_id, name)]
 
     def finish(self, item: Item) -> list[Event]:

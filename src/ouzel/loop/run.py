@@ -23,7 +23,7 @@ from ouzel.loop import answering, code_words, coding, guided, native, thinking
 from ouzel.loop.agreeing import PROGRAMS, Agreement
 from ouzel.loop.budget import LAST_CALLS, Clock, about_tokens, answer_tokens, thinking_tokens
 from ouzel.loop.coding import Asker
-from ouzel.loop.context import Round, with_calls, with_code
+from ouzel.loop.context import Round, at_most_tokens, with_calls, with_code
 from ouzel.loop.output import Output
 from ouzel.loop.scene import OutOfTokens, Scene
 from ouzel.loop.schemas import schema
@@ -167,7 +167,7 @@ class _Running:
             for each in made:
                 self._agreement.add(each)
             best = self._agreement.best
-            self._turn = with_code(self._task.turn, [best] if best else [])
+            self._turn = with_code(self._shown_how, [best] if best else [])
 
     async def _led(self) -> list[Wanted]:
         """What a led model wants called now."""
@@ -177,7 +177,8 @@ class _Running:
         checks = self._agreement
         if checks is None or not checks.written:
             self._trial_began = scene.clock.now()
-            wanted = await guided.decide(scene, self._turn, self._toolbox, self._round, asker)
+            turn = self._turn if checks is None else self._shown_how
+            wanted = await guided.decide(scene, turn, self._toolbox, self._round, asker)
             if checks is not None and not wanted:
                 self._agreement = None
             return wanted
@@ -185,11 +186,17 @@ class _Running:
         while checks.open and self._time_for_another():
             self._trial_began = scene.clock.now()
             again = replace(asker, sample=checks.written)
-            call = await coding.write(scene, self._task.turn, offer, again, Round())
+            call = await coding.write(scene, self._shown_how, offer, again, Round())
             if call is not None:
                 return [call]
             checks.miss()
         return []
+
+    @property
+    def _shown_how(self) -> Turn:
+        """The conversation, with problems before it that were worked out."""
+        turn = self._task.turn
+        return replace(turn, messages=(*code_words.examples(), *turn.messages))
 
     def _time_for_another(self) -> bool:
         """Whether another program can be run, if it takes as long as the last one, and the time
@@ -202,6 +209,8 @@ class _Running:
     def _has_one_result(self) -> bool:
         """Whether several programs for the question can be compared."""
         only_code = self._task.style == "guided" and self._toolbox.only_code
+        if at_most_tokens(self._task.turn) * 2 > self._scene.info.context_window:
+            return False  # what is shown before it has to fit, too
         return only_code and code_words.has_one_result(self._said_last, self._toolbox.note)
 
     @property
@@ -303,7 +312,9 @@ class _Running:
         """Count an answer that speaks of a tool where it should have called it."""
         if self._called or not self._toolbox.open:
             return
-        if any(offer.name in said for offer in self._toolbox.callable):
+        # Whoever speaks of Python does not mean to run it.
+        names = [offer.name for offer in self._toolbox.callable if not offer.runs_code]
+        if any(name in said for name in names):
             self._scene.tally.add("planned_calls")
 
 

@@ -15,7 +15,16 @@ from typing import Final
 from ouzel.core.contracts import Invocation, Stage, ToolOutcome
 from ouzel.core.errors import ToolError
 from ouzel.core.files import ContainerFile
-from ouzel.core.items import Call, CodeCall, CustomCall, FunctionCall, HostedCall, Item, new_id
+from ouzel.core.items import (
+    Call,
+    CodeCall,
+    CustomCall,
+    FunctionCall,
+    HostedCall,
+    Item,
+    Logs,
+    new_id,
+)
 from ouzel.core.request import CustomTool, FunctionTool
 from ouzel.loop import answer_words
 from ouzel.loop.scene import Scene
@@ -52,6 +61,7 @@ class Made:
         custom: the arguments are plain text, not JSON.
         failed: the hosted tool could not do it.
         files: what the hosted tool left for the client.
+        wrote: what code has written by itself; `output` may say more about it.
     """
 
     call_id: str
@@ -61,6 +71,7 @@ class Made:
     custom: bool = False
     failed: bool = False
     files: tuple[ContainerFile, ...] = ()
+    wrote: str = ""
 
 
 async def want(scene: Scene, toolbox: Toolbox, name: str, arguments: str) -> Wanted | str:
@@ -105,8 +116,8 @@ async def make(scene: Scene, wanted: Sequence[Wanted], owner: str) -> list[Made]
     for (each, call), item, outcome in zip(hosted, items, outcomes, strict=True):
         scene.emit(scene.output.finish(_finished(item, outcome)))
         name, custom = each.offer.name, _is_custom(each)
-        text, files = outcome.text, outcome.files
-        made.append(Made(call.id, name, call.arguments, text, custom, outcome.failed, files))
+        text, files, wrote = outcome.text, outcome.files, _wrote(outcome.item)
+        made.append(Made(call.id, name, call.arguments, text, custom, outcome.failed, files, wrote))
     for each in wanted:
         if each.offer.tool is None:
             announced = _announced(each)
@@ -115,6 +126,12 @@ async def make(scene: Scene, wanted: Sequence[Wanted], owner: str) -> list[Made]
                 Made(announced.call_id, announced.name, each.arguments, custom=_is_custom(each))
             )
     return made
+
+
+def _wrote(item: Item | None) -> str:
+    """What code has written."""
+    outputs = item.outputs if isinstance(item, CodeCall) else ()
+    return "".join(each.text for each in outputs if isinstance(each, Logs))
 
 
 def _is_custom(wanted: Wanted) -> bool:

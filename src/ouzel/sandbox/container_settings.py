@@ -14,8 +14,12 @@ MOST_BY_DEFAULT: Final = 16
 
 
 def most_live_here() -> int:
-    """Interpreters that this machine can keep: their limits together fill 3/4 of its memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Interpreters that this machine can keep."""
+    return most_live_in(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def most_live_in(memory: int) -> int:
+    """Interpreters that so many bytes of memory can hold: their usual limits fill 3/4 of them."""
     return max(1, min(MOST_BY_DEFAULT, memory * 3 // 4 // GIGABYTE))
 
 

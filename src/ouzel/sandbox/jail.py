@@ -78,8 +78,14 @@ def find_jail(scratch: Path, *, prefer: Mode | None = None, group: Path | None =
     Raises:
         SandboxUnavailable: with a reason for each mode that was tried.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    sweep_tmp(scratch)
+    try:
+        # Others may come through it, and not list it: a jail's user has to.
+        scratch.mkdir(0o711, parents=True, exist_ok=True)
+        sweep_tmp(scratch)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"Code cannot be kept in: {scratch} cannot be used: {error.strerror}."
+        ) from error
     reasons = []
     for mode in (prefer,) if prefer else MODES:
         try:

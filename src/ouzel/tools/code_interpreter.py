@@ -158,9 +158,10 @@ class CodeInterpreter:
         try:
             lost = await self._settle(ready, call.owner)
             yield Stage("interpreting")
-            # Stopping code takes a moment, too, and shall not be cut off itself.
+            # Code that does not heed an interrupt takes some seconds to be stopped, and what came
+            # of it is lost if that is cut off itself.
             left = call.within - (time.monotonic() - began)
-            within = max(1.0, left - min(4.0, left / 3))
+            within = max(1.0, left - min(4.0, left / 2))
             cell = self._containers.run(ready.container, call.owner, code, within)
             async with aclosing(cell) as events:
                 async for event in events:
@@ -191,6 +192,8 @@ class CodeInterpreter:
             try:
                 info = await self._containers.load(ready.container, owner)
             except NotFound:
+                # It may have been there, and been deleted since.
+                place.mounted.clear()
                 spec = ContainerSpec(memory=ready.memory)
                 try:
                     await self._containers.create(owner, spec, ready.container)

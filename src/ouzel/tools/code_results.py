@@ -79,7 +79,8 @@ def clean(code: str) -> str:
 
 def _is_code(before: str) -> bool:
     """Whether something before a fence may be code, in whose text the fence is then."""
-    return bool(re.search(r"^\s*(?:import |from |def |\w+ *=|print\()|[\"']{3}", before, re.M))
+    # Blanks only: `\s` would go over all empty lines again from each of them.
+    return bool(re.search(r"^[ \t]*(?:import |from |def |\w+ *=|print\()|[\"']{3}", before, re.M))
 
 
 def shorten(text: str, most: int = MOST_OUTPUT) -> str:
