@@ -23,6 +23,8 @@ from ouzel.tools.code_files import Listed, Seen
 from ouzel.tools.code_settings import Mount
 
 _CHUNK: Final = 1 << 20
+_MOST_COMPARED: Final = 64 * 2**20
+"""Bytes of a file up to which it is compared with one of its name."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,10 @@ class Mounting:
         plan = Plan()
         old = await self._containers.files(container, asker.owner) if there else []
         wanted = await self._wanted(container, given, asker)
-        _name(plan, wanted, {file.name: file.size for file in old if file.path == file.name})
+        at_the_top = {file.name: file for file in old if file.path == file.name}
+        new = [info for info, known in wanted if not known and info.name in at_the_top]
+        same = {info.id for info in new if await self._same(info, at_the_top[info.name], asker)}
+        _name(plan, wanted, set(at_the_top), same)
         listed = []
         for file in old[: code_files.MOST_LISTED]:
             listed.append(await self._look_inside(file, asker.owner))
@@ -110,6 +115,30 @@ class Mounting:
                     continue  # deleted or expired since it was said
                 found[part.file_id] = (info, at < last)
         return list(found.values())
+
+    async def _same(self, info: FileInfo, file: ContainerFile, asker: Asker) -> bool:
+        """Whether a file is in the container already, byte by byte."""
+        if info.size != file.size or info.size > _MOST_COMPARED:
+            return False
+        try:
+            ours = await self._files.open(info.id, asker.owner)
+        except NotFound:
+            return False
+        try:
+            _, theirs = await self._containers.open(file.container_id, asker.owner, file.id)
+        except NotFound:
+            ours.close()
+            return False
+        try:
+            for at in range(0, info.size, _CHUNK):
+                if await ours.read(at, _CHUNK) != await theirs.read(at, _CHUNK):
+                    return False
+        except OSError:
+            return False
+        finally:
+            ours.close()
+            theirs.close()
+        return True
 
     async def _look_inside(self, file: ContainerFile, owner: str) -> Listed:
         seen = Seen()
@@ -161,15 +190,21 @@ class Mounting:
         return lost
 
 
-def _name(plan: Plan, wanted: Sequence[tuple[FileInfo, bool]], there: dict[str, int]) -> None:
+def _name(
+    plan: Plan, wanted: Sequence[tuple[FileInfo, bool]], there: set[str], same: set[str]
+) -> None:
     """Give each file a name of its own.
 
     One that was there when code last ran has its name already; one that comes new does not take
-    the name of something else that is there, unless it is the same by name and size.
+    the name of something else that is there.
+
+    Args:
+        there: names of what is in the container.
+        same: ids of new files that are there already, under their name.
     """
     taken: set[str] = set()
     for info, known in wanted:
-        foreign = set() if known else {name for name, size in there.items() if size != info.size}
+        foreign = set() if known or info.id in same else there
         name = tamed_name(info.name, taken | foreign)
         taken.add(name)
         plan.mounts.append(Mount(info.id, name))
