@@ -115,6 +115,25 @@ async def test_a_plain_response_runs_code_over_a_file_and_cites_what_it_left(pla
     assert kept.output[0].outputs == call.outputs
 
 
+async def test_a_container_deleted_in_the_midst_comes_again_with_its_files(
+    place: Any, http: Any
+) -> None:
+    here = await place("import time\ntime.sleep(60)", "print(open('data.csv').read())")
+    body = {"model": "o4-mini", "input": asked(file_part()), "tools": [AUTO], "stream": True}
+    body["include"] = OUTPUTS
+    got, deleted = b"", False
+    async with http.post(f"{here.server.base_url}/responses", json=body) as reply:
+        async for piece in reply.content.iter_any():
+            got += piece
+            if b".interpreting" in got and not deleted:
+                deleted = True
+                (container,) = (await here.client.containers.list()).data
+                await here.client.containers.delete(container.id)
+    first, second, _ = check_response_stream(got).response["output"]
+    assert first["status"] in ("incomplete", "failed"), "stopped, or about to begin"
+    assert second["outputs"] == [{"type": "logs", "logs": CSV + "\n"}]
+
+
 async def test_outputs_are_shown_only_to_who_asks(place: Any) -> None:
     here = await place("print(6 * 7)")
     response = await here.client.responses.create(model="o4-mini", input="?", tools=[AUTO])

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from containers_kit import OWNER, Server, below, chunks, mode_or_skip, new_home, serving, until
 
-from ouzel.core.errors import Conflict, NotFound, RequestError, TooLarge, ToolError
+from ouzel.core.errors import (
+    Conflict,
+    NotFound,
+    RequestError,
+    TooLarge,
+    TooManyRequests,
+    ToolError,
+)
 from ouzel.core.files import CellText, ContainerSpec
 from ouzel.core.items import new_id
 
@@ -299,3 +306,14 @@ async def test_pages_and_reserved_ids(server: Server) -> None:
     assert [each.id for each in found] == [reserved]
     with pytest.raises(NotFound):
         await containers.page("bob", after=reserved)
+
+
+async def test_one_owner_has_so_many_containers_and_no_more(home: Path) -> None:
+    async with serving(home, most_of_owner=2, warm=0) as server:
+        first = await server.new()
+        await server.new()
+        with pytest.raises(TooManyRequests, match="2 containers"):
+            await server.new()
+        await server.new(owner="somebody-else")
+        await server.containers.delete(first, OWNER)
+        await server.new()

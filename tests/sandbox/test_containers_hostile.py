@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from containers_kit import OWNER, Server, new_home, serving
 
-from ouzel.core.errors import NotFound
+from ouzel.core.errors import NotFound, TooLarge, ToolError
+from ouzel.core.files import ContainerSpec
+from ouzel.sandbox.container_settings import ContainerSettings
 
 
 @pytest.fixture
@@ -86,6 +90,7 @@ async def test_many_files_and_deep_folders_hold_nobody_up(server: Server) -> Non
     assert len(cell.end.files) == 100
     assert len(await server.paths(box)) == 9_001
     deep = """
+import asyncio
 import os
 for n in range(9_000): os.unlink(f'f{n}')
 for n in range(3_000):
@@ -111,6 +116,46 @@ async def test_a_full_container_keeps_to_its_size(home: Path) -> None:
         assert sum(each.size for each in files) <= 8 * 2**20
         assert "data.csv" in [each.path for each in files]
         assert (await server.run(box, "open('data.csv').read()")).result == "'1,2'"
+
+
+async def test_a_disk_that_others_filled_costs_no_interpreter(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(home) as server:
+        box = await server.new()
+        assert (await server.run(box, "kept = 1")).end.status == "ok"
+        with monkeypatch.context() as patch:
+            limits = replace(ContainerSettings(warm=0).cell_limits(2**30), disk_floor=1 << 60)
+            patch.setattr(ContainerSettings, "cell_limits", lambda *_: limits)
+            with pytest.raises(ToolError, match="too little free space"):
+                await server.run(box, "kept = 2")
+        assert (await server.run(box, "kept")).result == "1"
+
+
+async def test_files_that_come_at_once_do_not_overfill_a_container(home: Path) -> None:
+    async with serving(home, disk_mb=8) as server:
+        box = await server.new()
+        three = 3 * 2**20
+        puts = [server.put(box, f"f{n}", bytes(three)) for n in range(4)]
+        done = await asyncio.gather(*puts, return_exceptions=True)
+        refused = [each for each in done if isinstance(each, BaseException)]
+        assert [(type(each), each.code) for each in refused] == [(TooLarge, "container_full")] * 2
+        assert len(await server.paths(box)) == 2
+        assert list((home / "containers" / "incoming").iterdir()) == []
+        cell = await server.run(box, "import time; time.sleep(0.5); 1")
+        assert (cell.end.status, cell.result) == ("ok", "1")
+
+
+async def test_a_container_made_while_its_namesake_is_removed_stays_whole(home: Path) -> None:
+    async with serving(home, tick=3600.0) as server:
+        box = await server.new()
+        assert (await server.run(box, "1")).result == "1"
+        going = asyncio.create_task(server.containers.delete(box, OWNER))
+        await asyncio.sleep(0)
+        await server.containers.create(OWNER, ContainerSpec(), box)
+        await going
+        assert (home / "containers" / "containers" / box / "meta.json").exists()
+        assert (await server.run(box, "2")).result == "2"
 
 
 async def test_what_a_killed_server_left_is_brought_into_bounds(home: Path) -> None:

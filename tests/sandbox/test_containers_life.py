@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from containers_kit import OWNER, Server, new_home, serving, until
 
+from ouzel.config import Settings
 from ouzel.core.errors import NotFound, ToolError
 from ouzel.sandbox.container_record import Record
 
@@ -97,6 +98,14 @@ async def test_idle_interpreters_give_way_and_their_files_stay(home: Path) -> No
         back = await server.run(first, "print(open('a.txt').read()); x")
         assert (back.text, back.end.fresh) == ("a\n", True)
         assert "NameError" in back.end.error
+
+
+async def test_who_waits_as_long_as_a_call_does_gets_an_idle_place(home: Path) -> None:
+    within = Settings().answer_within * 0.4  # what is left to a tool, as seen over HTTP
+    async with serving(home, most_live=1) as server:
+        first, second = await server.new(), await server.new("bob")
+        assert (await server.run(first, "1")).result == "1"
+        assert (await server.run(second, "2", owner="bob", within=within)).result == "2"
 
 
 async def test_a_busy_machine_says_so(home: Path) -> None:

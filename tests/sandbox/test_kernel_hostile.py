@@ -181,6 +181,29 @@ async def test_what_fills_the_folder_is_stopped_and_removed(
         assert sum(path.stat().st_size for path in left) <= allow.work_bytes
 
 
+async def test_what_was_full_once_runs_code_again(tmp_path: Path) -> None:
+    allow = replace(ALLOW, work_files=400)
+    async with started(tmp_path) as kernel:
+        ran = await run(kernel, "for i in range(900): open(f'{i}', 'w').close()", allow=allow)
+        assert ran.status == "died"
+    async with started(tmp_path) as kernel:
+        for _ in range(2):
+            ran = await run(kernel, "import time; time.sleep(0.5); 1", allow=allow)
+            assert (ran.status, ran.result) == ("ok", "1"), ran.end
+
+
+@pytest.mark.parametrize(
+    "error", ["ValueError('no: ' + 'x' * 20_000_000)", "type('E' * 20_000_000, (Exception,), {})()"]
+)
+async def test_an_error_with_a_very_long_text_is_an_error(tmp_path: Path, error: str) -> None:
+    async with started(tmp_path) as kernel:
+        ran = await run(kernel, f"kept = 1\ndef fail(): raise {error}\nfail()")
+        assert ran.status == "error", ran.end
+        assert ran.end.error.startswith(("ValueError: no: x", "EEE"))
+        assert "in fail" in ran.end.traceback
+        assert (await run(kernel, "kept")).result == "1"
+
+
 async def test_what_goes_on_after_its_cell_is_ended(tmp_path: Path) -> None:
     async with started(tmp_path) as kernel:
         code = (

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ouzel.sandbox.watch import CellLimits, measure, over, trim, watch
+from ouzel.sandbox.watch import OWN_BYTES, OWN_FILES, CellLimits, measure, over, trim, watch
 
 MB = 2**20
 LIMITS = CellLimits(memory=100 * MB, work_bytes=MB, work_files=50, disk_floor=0)
@@ -74,6 +74,23 @@ def test_a_full_disk_is_a_reason(tmp_path: Path) -> None:
     floor = replace(LIMITS, disk_floor=1 << 60)
     assert "free space" in over([tmp_path], floor)
     assert trim(tmp_path, floor, since) == ("new",)
+
+
+def test_a_kernels_own_files_do_not_fill_a_work_folder_that_is_just_full(tmp_path: Path) -> None:
+    work, own = tmp_path / "work", tmp_path / "own"
+    for folder in (work, own):
+        folder.mkdir()
+    (work / "full").write_bytes(bytes(LIMITS.work_bytes))
+    for number in range(LIMITS.work_files - 1):
+        (work / f"{number}").touch()
+    (own / "fonts").write_bytes(b"x" * 100_000)
+    assert over([work, own], LIMITS) == ""
+    (own / "hoard").write_bytes(bytes(OWN_BYTES))
+    assert "more than 1 MB" in over([work, own], LIMITS)
+    (own / "hoard").unlink()
+    for number in range(OWN_FILES):
+        (own / f"{number}").touch()
+    assert "more than 50 files" in over([work, own], LIMITS)
 
 
 async def test_a_watch_says_what_is_broken(tmp_path: Path) -> None:

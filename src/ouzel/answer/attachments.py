@@ -113,7 +113,7 @@ class _Attaching:
         for index, part in enumerate(parts):
             if isinstance(part, File):
                 place = f"{where}.content[{index}]"
-                if part.data:
+                if not part.file_id:  # the data may be empty
                     part = await self._sent(part, f"{place}.file_data")
                 else:
                     part = await self._kept(part, f"{place}.file_id")

@@ -189,7 +189,8 @@ def _finished(item: Item, outcome: ToolOutcome) -> Item:
     if outcome.item is not None:
         return outcome.item
     if isinstance(item, CodeCall):  # it could not be run
-        return replace(item, status="failed", result=outcome.text)
+        why = (Logs(outcome.text),)
+        return replace(item, status="failed", result=outcome.text, outputs=why)
     if not isinstance(item, HostedCall):
         return item
     if outcome.failed:

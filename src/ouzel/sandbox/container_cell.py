@@ -20,6 +20,7 @@ from ouzel.sandbox.folder import Draft, Folder, Found
 from ouzel.sandbox.outputs import KernelEnd, KernelPicture, KernelText
 from ouzel.sandbox.pool import Pool, Seat
 from ouzel.sandbox.registry import Registry
+from ouzel.sandbox.watch import has_spare
 
 MOST_LEFT: Final = 100
 """Files that a cell is said to have left; the rest is found in the listing."""
@@ -29,6 +30,11 @@ MOST_PICTURES: Final = 10_000
 
 LEAST_SECONDS: Final = 0.1
 """What a cell gets to run in any case, once it has an interpreter."""
+
+NO_SPACE: Final = (
+    "The server's disk has too little free space for code to be run. Nothing that code could do "
+    "would help; say so, and answer without it."
+)
 
 STILL_RUNNING: Final = (
     "Other code is still running in this container. Wait until it has ended, or use another "
@@ -76,13 +82,16 @@ class Cells:
     ) -> AsyncGenerator[CellEvent, None]:
         work = record.folder(self._registry).work
         owner, memory = record.info.owner, record.memory
+        allow = self._settings.cell_limits(memory)
+        # Otherwise each cell would be killed, and blamed, for what it did not do.
+        if not await to_the_end(has_spare, work, allow):
+            raise ToolError(NO_SPACE)
         seat = await self._pool.hold(record.info.id, owner, work, memory, deadline)
         try:
             fresh = await self._move_in(record, seat)
             before = {found.path: found.mark for found in await self._look(record)}
             end: KernelEnd | None = None
             left = max(LEAST_SECONDS, deadline - asyncio.get_running_loop().time())
-            allow = self._settings.cell_limits(memory)
             cell = seat.kernel.execute(code, within=left, allow=allow)
             async with aclosing(cell) as events:
                 async for event in events:

@@ -64,25 +64,36 @@ def no_such_file(wanted: str) -> NotFound:
 
 def room(folder: Folder, settings: ContainerSettings, replaced: str = "") -> int:
     """Bytes that may still be put into a work folder, maybe less than none. Raises OSError."""
+    free = shutil.disk_usage(folder.work).free - settings.cell_limits(memory=0).disk_floor
+    return min(spare(folder, settings, replaced), free)
+
+
+def spare(folder: Folder, settings: ContainerSettings, replaced: str = "") -> int:
+    """The same, but as if the disk had no end: for bytes that are on it already."""
     limits = settings.cell_limits(memory=0)
     held = measure(folder.work, limits)
     if held.trouble or held.files >= limits.work_files:
         return 0
-    spare = limits.work_bytes - held.size
+    left = limits.work_bytes - held.size
     if replaced:
-        spare += sum(found.size for found in folder.files() if found.path == replaced)
-    return min(spare, shutil.disk_usage(folder.work).free - limits.disk_floor)
+        left += sum(found.size for found in folder.files() if found.path == replaced)
+    return left
 
 
 async def write(draft: Draft, chunks: AsyncIterable[bytes], most: int) -> None:
     """Write all of it. Raises TooLarge (more than `most` bytes), StoreError."""
     async for chunk in chunks:
         if draft.size + len(chunk) > most:
-            raise TooLarge(
-                f"The file does not fit: there is room for {max(0, most)} bytes in this container.",
-                code="container_full",
-            )
+            raise full(most)
         await to_the_end(draft.write, chunk)
+
+
+def full(most: int) -> TooLarge:
+    """For a file that is larger than the bytes that are left."""
+    return TooLarge(
+        f"The file does not fit: there is room for {max(0, most)} bytes in this container.",
+        code="container_full",
+    )
 
 
 async def copy_in(

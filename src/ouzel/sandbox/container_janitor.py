@@ -44,6 +44,7 @@ class Janitor:
         self._settings = settings
         self._rounds: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.Event] = {}
 
     def start(self) -> None:
         """Begin to look."""
@@ -62,7 +63,14 @@ class Janitor:
         """Remove a container for good; code in it is stopped. Raises NotFound, StoreError."""
         if self._records.pop(record.info.id, None) is None:
             raise not_found(record.info.id)
+        self._leaving[record.info.id] = asyncio.Event()
         await self._owned(self._remove(record))
+
+    async def removed(self, container_id: str) -> None:
+        """Wait until nothing is left of the one that last had this id: what is removed goes by its
+        id, and would take a new one's with it."""
+        while (left := self._leaving.get(container_id)) is not None:
+            await left.wait()
 
     async def look(self) -> None:
         """One round. What cannot be done now is tried again in the next one."""
@@ -100,9 +108,12 @@ class Janitor:
 
     async def _remove(self, record: Record) -> None:
         record.gone = True
-        await self._pool.drop(record.info.id)
-        async with record.disk:
-            await to_the_end(self._registry.forget, record.meta)
+        try:
+            await self._pool.drop(record.info.id)
+            async with record.disk:
+                await to_the_end(self._registry.forget, record.meta)
+        finally:
+            self._leaving.pop(record.info.id).set()
 
     async def _expire(self, record: Record) -> None:
         record.gone = True

@@ -29,6 +29,7 @@ class ContainerSettings:
 
     Args:
         most_live: interpreters that live at once, the warm ones included.
+        most_of_owner: containers of one owner that have not expired.
         warm: interpreters that are started ahead.
         memory_mb: most memory that one container may ask for, in MiB; at least 1024, which is what
             those get that do not ask.
@@ -39,13 +40,15 @@ class ContainerSettings:
         start_seconds: how long an interpreter may take to come up.
         cell_seconds: most time for one cell, whatever the caller gives.
         idle_grace: seconds without a cell after which an interpreter gives way to one who waits;
-            its container keeps its files.
+            its container keeps its files. Less than a call waits (24 seconds, usually): otherwise
+            who comes when all are taken fails, however many of them are idle.
         keep_expired_days: how long an expired container is still reported as such.
         tick: seconds between two looks at what has expired or grown too large.
         disk_floor_mb: what must stay free on the disk, in MiB.
     """
 
     most_live: int = field(default_factory=most_live_here)
+    most_of_owner: int = 200
     warm: int = 1
     memory_mb: int = 1024
     disk_mb: int = 512
@@ -54,7 +57,7 @@ class ContainerSettings:
     cpu_seconds: int = 3600
     start_seconds: float = 30.0
     cell_seconds: float = 600.0
-    idle_grace: float = 30.0
+    idle_grace: float = 10.0
     keep_expired_days: float = 30.0
     tick: float = 5.0
     disk_floor_mb: int = 512

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ouzel.core.contracts_files import Files, Order
-from ouzel.core.errors import Conflict, RequestError, StoreError
+from ouzel.core.errors import Conflict, RequestError, StoreError, TooManyRequests
 from ouzel.core.files import (
     CellEvent,
     ContainerFile,
@@ -28,12 +28,14 @@ from ouzel.core.items import new_id
 from ouzel.sandbox.container_cell import Cells
 from ouzel.sandbox.container_files import (
     copy_in,
+    full,
     listing,
     new_draft,
     no_such_file,
     opened,
     removed,
     room,
+    spare,
     write,
 )
 from ouzel.sandbox.container_janitor import Janitor
@@ -43,6 +45,7 @@ from ouzel.sandbox.container_settings import MEGABYTE, ContainerSettings
 from ouzel.sandbox.environment import Interpreter
 from ouzel.sandbox.jail import Jail, Limits
 from ouzel.sandbox.kernel import Kernel
+from ouzel.sandbox.kernel_link import sweep_folders
 from ouzel.sandbox.pool import Pool
 from ouzel.sandbox.registry import Meta, Registry
 from ouzel.sandbox.watch import trim
@@ -97,6 +100,7 @@ class SandboxContainers:
             StoreError: the home cannot be used, or another server uses it.
         """
         metas = await to_the_end(self._registry.open)
+        await to_the_end(sweep_folders)
         self._records.update(
             {key: Record(meta, gone=meta.info.status == "expired") for key, meta in metas.items()}
         )
@@ -112,6 +116,11 @@ class SandboxContainers:
                 if record.unsaved:
                     await record.save(self._registry)
         await asyncio.to_thread(self._registry.close)
+
+    def _running(self, owner: str) -> int:
+        """Containers of this owner that have not expired."""
+        infos = [record.info for record in self._records.values()]
+        return sum(info.owner == owner and info.status == "running" for info in infos)
 
     async def create(
         self, owner: str, spec: ContainerSpec, container_id: str | None = None
@@ -130,6 +139,12 @@ class SandboxContainers:
             raise RequestError("This is no id of a container.", param="container_id")
         if container_id in self._records:
             raise Conflict(TAKEN, param="container_id")
+        if self._running(owner) >= self._settings.most_of_owner:
+            raise TooManyRequests(
+                f"There are {self._settings.most_of_owner} containers that have not expired, which "
+                "is as many as one owner may have; delete some, or wait until they expire.",
+                retry_after=60.0,
+            )
         now = time.time()
         place = await to_the_end(self._registry.make_place)
         try:
@@ -196,6 +211,10 @@ class SandboxContainers:
                 await write(draft, chunks, most)
                 async with record.disk:
                     folder = record.folder(self._registry)
+                    # Others may have come meanwhile, or code may have written.
+                    most = await to_the_end(spare, folder, self._settings, name)
+                    if draft.size > most:
+                        raise full(most)
                     found = await to_the_end(draft.keep, folder, name)
                     record.brought[name] = found.mark
                     record.meta = replace(record.meta, puts=record.meta.puts | {name})
@@ -203,7 +222,9 @@ class SandboxContainers:
                     media = await to_the_end(folder.media_type, name)
             except IsADirectoryError:
                 raise RequestError(
-                    "There is a folder of this name in the container.", param="name"
+                    "There is a folder of this name in the container.",
+                    param="name",
+                    code="invalid_name",
                 ) from None
             except FileNotFoundError as error:
                 raise StoreError("The container's folder changed while it was used.") from error
@@ -260,6 +281,7 @@ class SandboxContainers:
 
     async def _add(self, meta: Meta) -> ContainerInfo:
         """Keep a new container, or nothing of it. Raises Conflict, StoreError."""
+        await self._janitor.removed(meta.info.id)
         if meta.info.id in self._records:  # made by somebody else in the meantime
             await to_the_end(self._registry.remove_place, meta.place)
             raise Conflict(TAKEN, param="container_id")

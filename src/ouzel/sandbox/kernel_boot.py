@@ -31,6 +31,11 @@ WORK = "/mnt/data"
 MOST_TEXT = 2**20
 """Characters of one message; far more than is shown to anybody."""
 
+MOST_ERROR = 2**14
+MOST_LINES = 20
+"""Characters of each text of an error, and how many of them: one that holds all of a table must not
+make a message that is too long to be taken."""
+
 _PATH_FUNCTIONS = (
     "access chdir chmod link listdir lstat mkdir open readlink remove rename replace rmdir scandir "
     "stat symlink truncate unlink utime"
@@ -142,7 +147,17 @@ def _short_message(make: Callable[..., Any], kind: str, content: Any = None, **r
     """Of what was written at once, only the beginning: the server drops messages that are long."""
     if kind == "stream" and isinstance(text := content.get("text"), str):
         content = {**content, "text": text[:MOST_TEXT]}
+    elif kind in ("error", "execute_reply") and content.get("status", "error") == "error":
+        names = {name: _ends(str(content.get(name, ""))) for name in ("ename", "evalue")}
+        lines = [_ends(str(line)) for line in list(content.get("traceback") or ())[-MOST_LINES:]]
+        content = {**content, **names, "traceback": lines}
     return make(kind, content, **rest)
+
+
+def _ends(text: str) -> str:
+    """Of a long text its beginning and its end: where an error came from, and what it is."""
+    half = MOST_ERROR // 2
+    return text if len(text) <= MOST_ERROR else f"{text[:half]}...{text[-half:]}"
 
 
 def _leave(*_: object) -> None:

@@ -7,6 +7,7 @@ no message of a kernel is the end of it. Limits and how cells are stopped this f
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -241,11 +242,24 @@ async def open_link(
         raise
 
 
+def sweep_folders() -> None:
+    """Remove what servers that are no longer there left: code may have filled it. Blocks."""
+    for path in _short_folder().glob("ouzel-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            with suppress(OSError):  # another user's
+                remove_all(path)
+
+
 def _make_folder() -> Path:
-    """A folder whose path leaves room for the sockets' names."""
+    """A folder that is named for this process; its path leaves room for the sockets' names."""
+    return Path(tempfile.mkdtemp(prefix=f"ouzel-{os.getpid()}-", dir=_short_folder()))
+
+
+def _short_folder() -> Path:
     usual = tempfile.gettempdir()
-    short = usual if len(usual) + len("/ouzel-12345678/k-1") <= PATH_BYTES else "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="ouzel-", dir=short))
+    short = len(usual) + len("/ouzel-4194304-12345678/k-1") <= PATH_BYTES
+    return Path(usual if short else "/tmp")  # noqa: S108
 
 
 def _command(interpreter: Interpreter, folder: Path, preload: Sequence[str]) -> list[str]:

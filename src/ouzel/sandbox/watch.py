@@ -30,6 +30,11 @@ FOLDER_SHARE: Final = 0.1
 DEPTH: Final = 32
 """How deep folders may nest: a walk holds a descriptor for each."""
 
+OWN_BYTES: Final = 4 * MIB
+OWN_FILES: Final = 200
+"""What a kernel may keep for itself, such as its sockets and lists of fonts, besides what the
+limits leave to its code: a work folder that is just full must not cost the next cell its kernel."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A file's time comes from a clock that the kernel moves on at its ticks, at most 10 ms apart.
 _CLOCK_NS = 20_000_000
@@ -97,7 +102,8 @@ async def watch(
 
     Args:
         usage: bytes of memory and number of processes, as `Jailed.usage` tells them.
-        folders: their sizes count together.
+        folders: the work folder, then those that the kernel needs; their sizes count together, but
+            for what a kernel keeps for itself.
         tick: seconds between two looks.
         until: time of `time.monotonic` at which the cell's time is up; None for never.
         alarm: somebody else wants the cell to end; then the answer is None.
@@ -133,12 +139,13 @@ def over(folders: Sequence[Path], limits: CellLimits) -> str:
         found = measure(folder, limits)
         if found.trouble:
             return found.trouble
-        size, files = size + found.size, files + found.files
+        own = (0, 0) if folder is folders[0] else (OWN_BYTES, OWN_FILES)
+        size, files = size + max(0, found.size - own[0]), files + max(0, found.files - own[1])
     if size > limits.work_bytes:
         return _too_large(limits)
     if files > limits.work_files:
         return _too_many(limits)
-    if not _spare(folders[0], limits):
+    if not has_spare(folders[0], limits):
         return "it left too little free space on the disk"
     return ""
 
@@ -182,7 +189,7 @@ def trim(folder: Path, limits: CellLimits, since_ns: int) -> tuple[str, ...]:
     has = measure(folder, replace(limits, work_bytes=_ENDLESS, work_files=_ENDLESS))
     size, files = has.size, has.files
     for _, path, room in _written_since(folder, since_ns):
-        if size <= limits.work_bytes and files <= limits.work_files and _spare(folder, limits):
+        if size <= limits.work_bytes and files <= limits.work_files and has_spare(folder, limits):
             break
         with suppress(OSError):
             (folder / path).unlink()
@@ -228,8 +235,8 @@ def _room_of(about: os.stat_result) -> int:
     return max(about.st_size, about.st_blocks * 512)
 
 
-def _spare(folder: Path, limits: CellLimits) -> bool:
-    """Whether enough of its disk is free."""
+def has_spare(folder: Path, limits: CellLimits) -> bool:
+    """Whether enough of the folder's disk is free, whoever has filled it. Blocks."""
     try:
         disk = os.statvfs(folder)
     except OSError:
