@@ -16,8 +16,8 @@ from ouzel.core.errors import (
     NotFound,
     RequestError,
     TooLarge,
-    TooManyRequests,
     ToolError,
+    TooManyRequests,
 )
 from ouzel.core.files import CellText, ContainerSpec
 from ouzel.core.items import new_id
