@@ -34,7 +34,7 @@ def writes(code: str, **more) -> Reply:
 
 def concludes(text: str = "It is 391.", after: str = "391") -> Reply:
     """The answer that comes after a program's output."""
-    return Reply((Say(text),), opening=f"```output\n[\\s\\S]*{after}[\\s\\S]*\n```\n$")
+    return Reply((Say(text),), opening="^$", last="^Now answer[\\s\\S]*")
 
 
 SAYS_WHY = Reply((Say(" a name was not defined."),), opening="That failed because$")

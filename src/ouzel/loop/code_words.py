@@ -180,6 +180,16 @@ WRONG: Final = "That failed because"
 """What a model is made to go on with after an error: without having said what was wrong it writes
 the same program once more."""
 
+_ANSWER_NOW: Final = (
+    "Now answer the user's message from what the code has written; the user sees neither. "
+    'The message ended with: "{ending}"'
+)
+"""Asks for the answer once code has run. A model that just goes on after the output forgets what
+the user said about the answer's form, which most often stands at the end."""
+
+_MOST_OF_ENDING: Final = 300
+"""Characters of a message's end that are said again."""
+
 OUTPUT: Final = "```output"
 """Where an answer ends in which a model goes on to make up what code would write."""
 
@@ -191,6 +201,13 @@ def opening(wrong: str = "") -> str:
         wrong: why the last one failed, as the model has said.
     """
     return f"{wrong}\n\n```{PYTHON}\n" if wrong else f"```{PYTHON}\n"
+
+
+def answer_now(message: str) -> str:
+    """Asks for the answer to a message once code has run."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    ending = lines[-1].strip()[-_MOST_OF_ENDING:] if lines else ""
+    return _ANSWER_NOW.format(ending=ending)
 
 
 def ran(code: str, output: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from ouzel.core.errors import EngineDied
 from ouzel.core.items import CodeCall, new_id
 from ouzel.core.request import Sampling
-from ouzel.core.turns import TextDelta, Turn, TurnDone
+from ouzel.core.turns import TextDelta, Turn, TurnDone, TurnMessage
 from ouzel.loop import code_words
 from ouzel.loop import guided_words as words
 from ouzel.loop.budget import answer_tokens
@@ -146,9 +146,16 @@ async def _wrong(scene: Scene, turn: Turn) -> str:
     return wrong
 
 
-def answering(turn: Turn) -> Turn:
-    """The turn that answers after code, if any was run: it makes up no more output."""
+def answering(turn: Turn, message: str) -> Turn:
+    """The turn that answers a message after code, if any was run: it makes up no more output."""
     if not turn.opening:
         return turn
+    ran = TurnMessage("assistant", turn.opening.rstrip("\n"))
+    now = TurnMessage("system", code_words.answer_now(message))
     stops = (*turn.sampling.stop, code_words.OUTPUT)
-    return replace(turn, sampling=replace(turn.sampling, stop=stops))
+    return replace(
+        turn,
+        messages=(*turn.messages, ran, now),
+        opening="",
+        sampling=replace(turn.sampling, stop=stops),
+    )

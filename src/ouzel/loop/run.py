@@ -266,7 +266,7 @@ class _Running:
         if not self._toolbox.offers:
             return await self._answer(turn)
         if self._toolbox.only_code:
-            return await self._answer(coding.answering(turn))
+            return await self._answer(coding.answering(turn, self._said_last))
         return await self._answer(guided.answering(turn, self._toolbox))
 
     async def _answer(self, turn: Turn) -> native.Step:
