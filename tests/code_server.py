@@ -36,11 +36,11 @@ AGAIN = "print('again', globals().get('kept'), open('kept.txt').read())\n"
 
 _CODE = r"```python\n([\s\S]*\n)?$"
 _TOLD = {
-    "died, anew": r"interpreter died[\s\S]*was started anew[\s\S]*```\n$",
-    "died": r"interpreter died[\s\S]*```\n$",
-    "stopped": r"It was stopped after[\s\S]*```\n$",
-    "anew": r"was started anew[\s\S]*```\n$",
-    "nothing": r"```output\n[\s\S]*```\n$",
+    "died, anew": r"interpreter died[\s\S]*was started anew[\s\S]*```$",
+    "died": r"interpreter died[\s\S]*```$",
+    "stopped": r"It was stopped after[\s\S]*```$",
+    "anew": r"was started anew[\s\S]*```$",
+    "nothing": r"```output\n[\s\S]*```$",
 }
 
 
@@ -50,7 +50,10 @@ def script(programs: Mapping[str, str]) -> str:
         {"opening": "That failed because$", "say": " of what it told."},
         {"opening": rf"That failed because[\s\S]*{_CODE}", "say": AGAIN},
     ]
-    replies += [{"opening": seen, "say": f"Told: {told}."} for told, seen in _TOLD.items()]
+    replies += [
+        {"last": "^Now answer", "before": seen, "say": f"Told: {told}."}
+        for told, seen in _TOLD.items()
+    ]
     replies += [
         {"match": rf"\b{word}\b", "opening": _CODE, "say": code} for word, code in programs.items()
     ]

@@ -108,12 +108,20 @@ def test_a_hosted_tool_that_is_not_there_is_refused():
     assert (error.param, error.code) == ("tools[1].type", "unsupported_value")
 
 
-@pytest.mark.parametrize(
-    ("settings", "param"),
-    [('{"digits": 99}', "tools[1].digits"), ('{"nonsense": 1}', "tools[1]")],
-)
-def test_wrong_settings_are_told_with_their_place(settings, param):
-    assert refused(A, HostedTool("convert_length", settings)).param == param
+class Picky(ConvertLength):
+    """Does not like what it is asked."""
+
+    def __init__(self, param: str | None) -> None:
+        self._param = param
+
+    def offer(self, asked: HostedTool):
+        raise RequestError("Not like this.", param=self._param)
+
+
+@pytest.mark.parametrize(("param", "place"), [("digits", "tools[1].digits"), (None, "tools[1]")])
+def test_wrong_settings_are_told_with_their_place(param, place):
+    error = refused(A, CONVERT, hosted={"convert_length": Picky(param)})
+    assert error.param == place
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ A script in a file:
     match = "weather"        # regular expressions; what is left out fits everything
     opening = "^```python"   # in what the assistant's message begins with already
     last = "sunny"           # in the last message, whoever says it
+    before = "17"            # in the assistant's last message
     constrained = true       # whether the turn has a grammar or a schema
     tools = true             # whether the turn offers tools
     times = 1                # how often this reply is given; then it is passed over
@@ -136,6 +137,7 @@ class Reply:
         match: a regular expression, found in the last user message.
         opening: one that is found in what the assistant's message begins with already.
         last: one that is found in the last message, whoever says it.
+        before: one that is found in the assistant's last message.
         constrained: the turn has a grammar or a schema, or has neither.
         tools: the turn offers tools, or offers none.
         times: how often it is given by one engine; None always.
@@ -145,6 +147,7 @@ class Reply:
     match: str = ""
     opening: str = ""
     last: str = ""
+    before: str = ""
     constrained: bool | None = None
     tools: bool | None = None
     times: int | None = None
@@ -157,6 +160,7 @@ class Reply:
             and re.search(self.opening, turn.opening) is not None
             and re.search(self.match, last_user_text(turn)) is not None
             and re.search(self.last, last_text(turn)) is not None
+            and re.search(self.before, _said_before(turn)) is not None
         )
 
 
@@ -180,6 +184,12 @@ class Script:
 def last_user_text(turn: Turn) -> str:
     """What the user said last, also where results of tools came after it."""
     return next((m.text for m in reversed(turn.messages) if m.role == "user"), "")
+
+
+def _said_before(turn: Turn) -> str:
+    """What the assistant said last."""
+    said = [message.text for message in turn.messages if message.role == "assistant"]
+    return said[-1] if said else ""
 
 
 def last_text(turn: Turn) -> str:
@@ -248,7 +258,7 @@ def _pace(data: object) -> Pace | None:
 
 def _reply(data: Mapping[str, Any], number: int) -> Reply:
     where = f"reply {number}"
-    patterns = ("match", "opening", "last")
+    patterns = ("match", "opening", "last", "before")
     switches = ("constrained", "tools")
     _only(data, {*patterns, *switches, "times", "steps"}, where)
     for name in patterns:
@@ -267,6 +277,7 @@ def _reply(data: Mapping[str, Any], number: int) -> Reply:
         match=str(data.get("match", "")),
         opening=str(data.get("opening", "")),
         last=str(data.get("last", "")),
+        before=str(data.get("before", "")),
         constrained=data.get("constrained"),
         tools=data.get("tools"),
         times=times,
