@@ -27,6 +27,7 @@ class Handmade:
     """A hosted tool whose calls do what the test says."""
 
     type = "handmade"
+    id_prefix = "call"
 
     def __init__(self, body: Body) -> None:
         self._body = body
