@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from ouzel.core.errors import OuzelError
@@ -27,8 +27,8 @@ async def upkeep(*rounds: Callable[[], Awaitable[int]]) -> AsyncGenerator[None, 
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        # Its own cancellation is waited for; one of ours is not swallowed.
+        await asyncio.wait((task,))
 
 
 async def _forever(rounds: tuple[Callable[[], Awaitable[int]], ...]) -> None:

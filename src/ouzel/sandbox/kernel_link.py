@@ -287,10 +287,12 @@ def _environment(interpreter: Interpreter, folder: Path, key: str) -> dict[str, 
 
 async def _connect(jailed: Jailed, folder: Path, wires: list[Wire]) -> None:
     """Connect to iopub, shell and control, in this order."""
-    for name, kind in (("k-3", "SUB"), ("k-1", "DEALER"), ("k-2", "DEALER")):
+    sockets: Sequence[tuple[str, Literal["DEALER", "SUB"]]]
+    sockets = (("k-3", "SUB"), ("k-1", "DEALER"), ("k-2", "DEALER"))
+    for name, kind in sockets:
         while True:
             try:
-                wires.append(await Wire.connect(folder / name, kind))  # type: ignore[arg-type]
+                wires.append(await Wire.connect(folder / name, kind))
                 break
             except (FileNotFoundError, ConnectionRefusedError):
                 if not jailed.alive():
