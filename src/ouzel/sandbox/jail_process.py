@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,9 @@ INODE: Final = 1024
 CLOSER_LOOK: Final = 256 * 2**20
 """Bytes from which on it is worth 1 ms for each GiB to know what forked processes share."""
 
+CHILD: Final = re.compile(rb'"child-pid": (\d+)\D')
+"""How bubblewrap names its child; it says more before and after."""
+
 
 class Group(Protocol):
     """A control group that the sandbox is in; see `jail_cgroup.py`."""
@@ -52,6 +56,8 @@ class Jailed:
         process: the outermost process.
         output: read end of what it and everything in it writes to standard output and error.
         lifeline: descriptor whose closing ends the sandbox (Landlock), or None.
+        info: descriptor from which bubblewrap's words about its child can be read, or None; it is
+            the sandbox's from now on.
         on_end: called once, when nothing is left.
     """
 
@@ -62,6 +68,7 @@ class Jailed:
         *,
         lifeline: int | None,
         on_end: Callable[[], None],
+        info: int | None = None,
     ) -> None:
         self.pid = process.pid
         self.uid: int | None = None
@@ -69,6 +76,10 @@ class Jailed:
         self._process = process
         self._output = output
         self._lifeline = lifeline
+        self._info = info
+        self._told = b""
+        self._met = False
+        self._doomed = False
         self._guarded = lifeline is not None
         self._on_end = on_end
         self._group: Group | None = None
@@ -83,13 +94,38 @@ class Jailed:
         os.set_blocking(output, False)
         self._loop.add_reader(output, self._hear)
         self._loop.add_reader(self._outer, self._outer_ended)
+        if info is not None:
+            os.set_blocking(info, False)
+            self._loop.add_reader(info, self.meet)
 
-    def watch_init(self, pid: int) -> None:
-        """The process that everything else in there depends on: the kernel ends all with it."""
+    def meet(self) -> None:
+        """Learn which process everything else in there depends on, if bubblewrap has said so: the
+        kernel ends all with it."""
+        if self._info is None:
+            return
+        try:
+            said = os.read(self._info, 4096)
+        except BlockingIOError:
+            return
+        if not said:  # until then it is read: bubblewrap must not find nobody listening
+            self._forget_info()
+        self._told += said
+        named = CHILD.search(self._told)
+        if named is None or self._met:
+            return
+        self._met = True
         with contextlib.suppress(ProcessLookupError):
-            self._init = os.pidfd_open(pid)
-            self._init_pid = pid
+            self._init = os.pidfd_open(int(named[1]))
+            self._init_pid = int(named[1])
             self._loop.add_reader(self._init, self._init_ended)
+        if self._doomed:
+            self.kill()
+
+    def _forget_info(self) -> None:
+        if self._info is not None:
+            self._loop.remove_reader(self._info)
+            os.close(self._info)
+            self._info = None
 
     def join(self, group: Group) -> None:
         """The control group that the processes are in, ours to remove."""
@@ -120,6 +156,12 @@ class Jailed:
             # Its end is the end of its process namespace; bubblewrap then follows by itself.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        elif self._info is not None:
+            # Bubblewrap may have a child by now that waits for a word from it. Without it, it
+            # would wait forever; it is named in some milliseconds.
+            if not self._doomed:
+                self._doomed = True
+                self._loop.call_later(PATIENCE, self._insist)
         elif self._process.poll() is None:
             self._process.kill()
         if self._group is not None:
@@ -182,6 +224,8 @@ class Jailed:
             # Somebody killed the guard, which would have ended the rest.
             end_user(self.uid)
         os.close(self._outer)
+        self.meet()
+        self._forget_info()
         self._outer_over.set()
         if self._init is None:
             self._end()

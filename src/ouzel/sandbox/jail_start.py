@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -63,7 +62,6 @@ async def under_bubblewrap(
         held.callback(ours.close)
         passwd, group = map(_preset, jail_bwrap.account(uid))
         info, told = os.pipe()
-        held.callback(os.close, info)
         given = [passwd, group, told]
         with contextlib.ExitStack() as passed:
             passed.callback(theirs.close)
@@ -73,14 +71,13 @@ async def under_bubblewrap(
                 binary, wanted, uid=uid, info=told, passwd=passwd, group=group,
                 talk=theirs.fileno(),
             )  # fmt: skip
-            jailed = _spawn(command, [*given, theirs.fileno()], None, on_end)
+            try:
+                jailed = _spawn(command, [*given, theirs.fileno()], None, on_end, info)
+            except BaseException:
+                os.close(info)
+                raise
         jailed.uid = uid
-
-        def met() -> None:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                jailed.watch_init(json.loads(os.read(info, 4096))["child-pid"])
-
-        await _bring_up(jailed, ours, line, wanted, groups, met)
+        await _bring_up(jailed, ours, line, wanted, groups)
     return jailed
 
 
@@ -164,12 +161,16 @@ async def _below_guard(
             os.close(ending)
         jailed.uid = uid
         jailed.tmp = tmp
-        await _bring_up(jailed, ours, line, wanted, groups, lambda: None)
+        await _bring_up(jailed, ours, line, wanted, groups)
     return jailed
 
 
 def _spawn(
-    command: Sequence[str], given: Sequence[int], lifeline: int | None, on_end: Callable[[], None]
+    command: Sequence[str],
+    given: Sequence[int],
+    lifeline: int | None,
+    on_end: Callable[[], None],
+    info: int | None = None,
 ) -> Jailed:
     output, written = os.pipe()
     try:
@@ -188,7 +189,7 @@ def _spawn(
         raise JailFailed(f"{command[0]}: {error.strerror}") from error
     finally:
         os.close(written)
-    return Jailed(process, output, lifeline=lifeline, on_end=on_end)
+    return Jailed(process, output, lifeline=lifeline, on_end=on_end, info=info)
 
 
 async def _bring_up(
@@ -197,20 +198,15 @@ async def _bring_up(
     line: bytes,
     wanted: Wanted,
     groups: Groups | None,
-    met: Callable[[], None],
 ) -> None:
-    """Everything that is said between here and the launcher.
-
-    Args:
-        met: called once the launcher is there, before the code is.
-    """
+    """Everything that is said between here and the launcher."""
     loop = asyncio.get_running_loop()
     ours.setblocking(False)
     try:
         async with asyncio.timeout(UP_WITHIN):
             if await loop.sock_recv(ours, len(READY)) != READY:
                 await _failed(jailed, "")
-            met()
+            jailed.meet()
             if groups is not None:
                 group = groups.make(wanted.limits)
                 jailed.join(group)
