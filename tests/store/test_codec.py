@@ -19,7 +19,7 @@ from store_samples import deltas, ending, finished, new_run, said
 
 from ouzel.core.errors import StoreError
 from ouzel.core.events import Delta, Event, ItemDone, RunFinished
-from ouzel.core.items import File, Item, Message, Refusal, Text, TokenLogprob
+from ouzel.core.items import Item, Message, Part, TokenLogprob
 from ouzel.core.request import Request, Sampling
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
@@ -79,7 +79,42 @@ def test_what_comes_back_is_of_cores_own_classes(item: Item) -> None:
     assert type(event.item) is type(item)
     assert isinstance(event.item, Item)
     if isinstance(event.item, Message):
-        assert {type(part) for part in event.item.parts} <= {Text, Refusal, File}
+        assert {type(part) for part in event.item.parts} <= set(get_args(Part))
+
+
+@patient
+@given(values(Item))
+def test_every_item_comes_back(item: Item) -> None:
+    assert codec.decode_item(codec.encode_item(item)) == item
+
+
+@patient
+@given(values(Run))
+def test_a_part_of_a_run_says_what_the_whole_says(run: Run) -> None:
+    body = codec.encode_run(run)
+    assert codec.decode_turn(body) == (*run.request.input, *run.output)
+    seen = codec.glance_run(body)
+    assert (seen.model, seen.request.model) == (run.model, run.request.model)
+    assert seen.request.metadata == run.request.metadata
+
+
+@patient
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=3))
+def test_metadata_comes_back(metadata: dict[str, str]) -> None:
+    assert codec.decode_metadata(codec.encode_metadata(metadata)) == metadata
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'{"a":1}', b'{"request":{}}'])
+def test_bytes_that_are_no_part_are_damaged(body: bytes) -> None:
+    for decode in (codec.decode_item, codec.decode_turn, codec.decode_metadata, codec.glance_run):
+        with pytest.raises(DamagedRecord, match="damaged or comes from another version"):
+            decode(body)
+
+
+def test_a_damaged_item_of_a_turn_is_noticed() -> None:
+    for change in ("inner field missing", "inner unknown field", "unknown kind", "no kind"):
+        with pytest.raises(DamagedRecord):
+            codec.decode_turn(altered(change))
 
 
 def test_an_impossible_token_comes_back_as_one() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from files_samples import OTHER, OWNER, body_of, chunks, drafts, on_disk, opened, zeros
-from test_store_disk import CHILD, own_mounts
+from test_store_disk import CHILD
 
+from mounts import own_mounts
 from ouzel.core.errors import TooLarge
 from ouzel.core.files import FileInfo
 from ouzel.store import FileLimits

@@ -6,14 +6,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import filelock
 import pytest
+from old_records import EVENTS_0001, FILE_0002, RUN_0001, RUN_0002, insert_run
 
 from ouzel.core.errors import StoreError
+from ouzel.core.events import ItemDone, RunStarted
 from ouzel.store import migrate as migrate_module
+from ouzel.store import open_store
 from ouzel.store.migrate import migrate
 from ouzel.store.schema import SCHEMA_VERSION
 from ouzel.store.sqlite import SqliteFile
@@ -24,8 +28,8 @@ LATER_STEP = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -50,9 +54,9 @@ def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of migrations with one more step, in use as if this were a later version."""
     scripts = tmp_path / "migrations"
     shutil.copytree(migrate_module.SCRIPTS, scripts)
-    (scripts / "versions" / "v0003_birds.py").write_text(LATER_STEP)
+    (scripts / "versions" / "v0004_birds.py").write_text(LATER_STEP)
     monkeypatch.setattr(migrate_module, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrate_module, "SCHEMA_VERSION", "0003")
+    monkeypatch.setattr(migrate_module, "SCHEMA_VERSION", "0004")
     return scripts
 
 
@@ -75,22 +79,81 @@ def test_opening_again_needs_no_alembic(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_an_old_file_is_brought_forward_with_what_is_in_it(
+def older_file(path: Path, version: str) -> None:
+    """A file as an earlier version made it, with what people keep in it."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        scripts = Path(folder) / "migrations"
+        shutil.copytree(migrate_module.SCRIPTS, scripts)
+        for step in (scripts / "versions").glob("v*.py"):
+            if step.name[1:5] > version:
+                step.unlink()
+        patch.setattr(migrate_module, "SCRIPTS", scripts)
+        patch.setattr(migrate_module, "SCHEMA_VERSION", version)
+        migrate(SqliteFile(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(*insert_run(RUN_0001))
+        events = ("chatcmpl-1", 0, 3, EVENTS_0001.encode())
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", events)
+        if version >= "0002":
+            connection.execute(*insert_run(RUN_0002))
+            connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", FILE_0002)
+
+
+@pytest.mark.parametrize("before", ["0001", "0002"])
+async def test_an_old_file_is_brought_forward_with_what_is_in_it(
+    tmp_path: Path, before: str
+) -> None:
+    path = tmp_path / "store.db"
+    older_file(path, before)
+    assert version(path) == before
+    store = open_store(path)
+    assert version(path) == SCHEMA_VERSION
+    run = await store.load("chatcmpl-1", "alice")
+    assert (run.output[0].text, run.request.metadata) == ("Two.", {"topic": "birds"})
+    start, done, end = await store.events("chatcmpl-1", "alice")
+    assert (start, done, end.status) == (RunStarted(), ItemDone(0, run.output[0]), "completed")
+    page = await store.page_runs(
+        "alice", model="o4-mini", metadata={"topic": "birds"}, after=None, limit=5, order="asc"
+    )
+    assert page.entries == (run,)
+    assert await store.choices_of("chatcmpl-1", "alice") == (run,)
+    if before == "0002":
+        assert [item.text for item in await store.history("resp_2", "alice")] == [
+            "How many legs?",
+            "Two.",
+            "How many wings?",
+        ]
+        assert [(run.id, log) async for run, log in store.interrupted()] == [("resp_2", [])]
+        rows = await store.readers.read(
+            lambda connection: connection.execute("SELECT * FROM files").fetchall(), "read files"
+        )
+        assert rows == [FILE_0002]
+    # And the new tables take what is new.
+    made = await store.conversations.create("alice", {}, run.output)
+    assert await store.conversations.history(made.id, "alice") == run.output
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_a_later_step_finds_what_is_in_the_file(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     path = tmp_path / "store.db"
     migrate(SqliteFile(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("INSERT INTO runs VALUES ('r','o',1.0,'completed','m','chat',NULL,'x')")
+        connection.execute(*insert_run(RUN_0001))
     request.getfixturevalue("newer")
     migrate(SqliteFile(path))
-    assert version(path) == "0003"
+    assert version(path) == "0004"
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT id, colour FROM runs").fetchall() == [("r", None)]
+        found = connection.execute("SELECT id, colour FROM runs").fetchall()
+    assert found == [("chatcmpl-1", None)]
 
 
 def test_a_step_that_fails_leaves_the_file_as_it_was(newer: Path, tmp_path: Path) -> None:
-    step = newer / "versions" / "v0003_birds.py"
+    step = newer / "versions" / "v0004_birds.py"
     step.write_text(LATER_STEP + '    op.execute("INSERT INTO nowhere VALUES (1)")\n')
     path = tmp_path / "store.db"
     with pytest.raises(StoreError, match=r"migrate .*no such table: nowhere"):
@@ -98,7 +161,7 @@ def test_a_step_that_fails_leaves_the_file_as_it_was(newer: Path, tmp_path: Path
     assert tables(path) == set()
     step.write_text(LATER_STEP)
     migrate(SqliteFile(path))
-    assert version(path) == "0003"
+    assert version(path) == "0004"
 
 
 def test_a_file_from_a_newer_version_is_left_alone(
@@ -110,7 +173,7 @@ def test_a_file_from_a_newer_version_is_left_alone(
     with pytest.raises(StoreError, match="written by a newer version of Ouzel") as caught:
         migrate(SqliteFile(path))
     assert str(path) in caught.value.message
-    assert version(path) == "0003"
+    assert version(path) == "0004"
 
 
 def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from store_samples import OWNER, deltas, ending, finished, new_run, opening, sai
 
 from ouzel.core.contracts import Store
 from ouzel.core.errors import NotFound, StoreError
-from ouzel.core.events import Failure, ItemDone, ItemStarted, RunFinished
+from ouzel.core.events import Event, Failure, ItemDone, ItemStarted, RunFinished
 from ouzel.core.items import Reasoning
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from ouzel.store import SqlStore, open_store
-from ouzel.store.sql import FAILED_AT_ONCE
+from ouzel.store.sql import DAMAGED
 
 STOPPED = Failure("server_error", "The server was stopped while this response was running.", 500)
 
@@ -34,6 +34,11 @@ async def store(path: Path) -> AsyncIterator[SqlStore]:
     opened = open_store(path)
     yield opened
     await opened.close()
+
+
+async def left(store: SqlStore) -> list[tuple[Run, list[Event]]]:
+    """What is found at start-up."""
+    return [each async for each in store.interrupted()]
 
 
 def change(path: Path, sql: str, *row: object) -> None:
@@ -82,6 +87,9 @@ async def test_events_are_read_from_any_index_on(store: SqlStore, start: int) ->
     for position, count in ((0, 1), (1, 3), (4, 2), (6, 1)):
         await store.append(run.id, position, deltas(count, position))
     assert await store.events(run.id, OWNER, start) == deltas(7)[start:]
+    for limit in (1, 2, 3, 7, 100):
+        some = await store.events(run.id, OWNER, start, limit)
+        assert some == deltas(7)[start : start + limit]
 
 
 async def test_appending_and_finishing_without_events_writes_none(store: SqlStore) -> None:
@@ -245,6 +253,18 @@ async def test_a_damaged_record_is_named_and_harms_no_other(store: SqlStore, pat
     assert await store.events(other.id, OWNER) == deltas(2)
 
 
+async def test_a_part_of_a_log_is_read_without_the_rest(store: SqlStore, path: Path) -> None:
+    run = new_run()
+    await store.begin(run)
+    for position in range(0, 100, 10):
+        await store.append(run.id, position, deltas(10, position))
+    # Whoever reads these would notice.
+    change(path, "UPDATE events SET body = 'torn' WHERE position NOT IN (40, 50)")
+    assert await store.events(run.id, OWNER, 45, 10) == deltas(10, 45)
+    with pytest.raises(StoreError, match="damaged"):
+        await store.events(run.id, OWNER, 45, 16)
+
+
 @pytest.mark.parametrize("lost", [0, 2, 4])
 async def test_a_gap_in_the_events_is_noticed(store: SqlStore, path: Path, lost: int) -> None:
     run = new_run()
@@ -309,9 +329,10 @@ async def test_runs_left_by_a_dead_process_are_found_and_ended(store: SqlStore) 
     await store.finish(finished(whole), 0, ending(answer))
     kept = await store.load(whole.id, OWNER)
 
-    assert await store.interrupted() == [bare, half, queued]
+    found = await left(store)
+    assert found == [(bare, []), (half, log), (queued, [])]
     assert await store.fail_interrupted(STOPPED) == 3
-    assert await store.interrupted() == []
+    assert await left(store) == []
     assert await store.fail_interrupted(STOPPED) == 0
 
     for run, output, before in ((bare, (), []), (half, (answer,), log), (queued, (), [])):
@@ -324,31 +345,53 @@ async def test_runs_left_by_a_dead_process_are_found_and_ended(store: SqlStore) 
     assert await store.load(whole.id, OWNER) == kept
 
 
-async def test_more_interrupted_runs_than_are_ended_at_a_time(store: SqlStore) -> None:
-    count = 2 * FAILED_AT_ONCE + 1
-    await asyncio.gather(*(store.begin(new_run()) for _ in range(count)))
-    assert await store.fail_interrupted(STOPPED) == count
-    assert await store.interrupted() == []
+async def test_interrupted_runs_may_be_ended_while_they_are_read(store: SqlStore) -> None:
+    answer = said("assistant", "Two.")
+    runs = [new_run(f"question {n}", created_at=float(n)) for n in range(50)]
+    await asyncio.gather(*(store.begin(run) for run in runs))
+    await asyncio.gather(*(store.append(run.id, 0, deltas(3)) for run in runs))
+    seen: list[str] = []
+    async for run, events in store.interrupted():
+        seen.append(run.id)
+        assert events == deltas(3)
+        await store.append(run.id, 3, deltas(1, 3))
+        await store.finish(finished(run, answer), 4, ending(answer))
+        if len(seen) == 1:  # what ends or goes meanwhile is not met
+            await store.finish(finished(runs[7]), 3, [])
+            await store.delete(runs[8].id, OWNER)
+            await store.begin(new_run("late"))
+    assert seen == [run.id for n, run in enumerate(runs) if n not in (7, 8)]
+    assert [run.request.input[0].text for run, _ in await left(store)] == ["late"]
 
 
 async def test_one_damaged_record_does_not_keep_the_others_running(
     store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sound, no_run, no_events = new_run(), new_run(), new_run()
-    for run in (sound, no_run, no_events):
+    sound, no_run, no_events, gap, bare = (new_run(created_at=float(n)) for n in range(5))
+    for run in (sound, no_run, no_events, gap):
         await store.begin(run)
         await store.append(run.id, 0, deltas(2))
-    change(path, "UPDATE runs SET body = 'torn' WHERE id = ?", no_run.id)
+        await store.append(run.id, 2, deltas(2, 2))
+    await store.begin(bare)
+    for run in (no_run, bare):
+        change(path, "UPDATE runs SET body = 'torn' WHERE id = ?", run.id)
     change(path, "UPDATE events SET body = 'torn' WHERE run_id = ?", no_events.id)
-    assert {run.id for run in await store.interrupted()} == {sound.id, no_events.id}
-    assert await store.fail_interrupted(STOPPED) == 3
-    assert await store.interrupted() == []
-    assert no_run.id in caplog.text
-    assert no_events.id in caplog.text
+    change(path, "DELETE FROM events WHERE run_id = ? AND position = 0", gap.id)
+    assert await left(store) == [(sound, deltas(4))]
+    # The others are ended already, for good.
+    assert await left(store) == [(sound, deltas(4))]
+    for run in (no_events, gap):
+        ended = await store.load(run.id, OWNER)
+        assert (ended.status, ended.failure, ended.output) == ("failed", DAMAGED, ())
+        assert await store.events(run.id, OWNER, 4) == [
+            RunFinished("failed", Usage(), ended.finished_at or 0.0, DAMAGED)
+        ]
+    for run in (no_run, bare):
+        assert f"interrupted run {run.id}" in caplog.text
+        with pytest.raises(StoreError, match="damaged"):
+            await store.load(run.id, OWNER)
+    assert await store.fail_interrupted(STOPPED) == 1
     assert (await store.load(sound.id, OWNER)).failure == STOPPED
-    assert (await store.load(no_events.id, OWNER)).failure == STOPPED
-    with pytest.raises(StoreError, match="damaged"):
-        await store.load(no_run.id, OWNER)
 
 
 async def test_after_closing_every_call_is_refused(path: Path) -> None:
@@ -366,7 +409,7 @@ async def test_after_closing_every_call_is_refused(path: Path) -> None:
         store.events(run.id, OWNER),
         store.history(run.id, OWNER),
         store.delete(run.id, OWNER),
-        store.interrupted(),
+        left(store),
         store.fail_interrupted(STOPPED),
     ):
         with pytest.raises(StoreError, match="closed"):

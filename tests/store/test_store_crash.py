@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from store_samples import OWNER, deltas
 
+from ouzel.core.errors import NotFound
 from ouzel.core.events import Failure, RunFinished
 from ouzel.store import open_store
 
@@ -46,6 +47,48 @@ async def main():
 
 asyncio.run(main())
 """
+
+CONVERSING = """
+import asyncio, dataclasses, os, sys
+from pathlib import Path
+from ouzel.store import open_store
+from store_samples import OWNER, deltas, finished, new_run, said
+
+def acknowledged(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+async def client(store):
+    while True:
+        made = await store.conversations.create(OWNER, {}, [said("user", "0"), said("user", "1")])
+        acknowledged("created", made.id, 2)
+        for count in range(2, 10, 4):
+            await store.conversations.add(
+                made.id, OWNER, [said("user", str(count)), said("user", str(count + 1))]
+            )
+            acknowledged("added", made.id, count + 2)
+            run = new_run(str(count + 2))
+            request = dataclasses.replace(run.request, conversation_id=made.id)
+            run = dataclasses.replace(run, request=request)
+            await store.begin(run)
+            await store.finish(finished(run, said("assistant", str(count + 3))), 0, deltas(2))
+            acknowledged("finished", made.id, count + 4, run.id)
+        if made.id[-1] in '0123':
+            await store.conversations.delete(made.id, OWNER)
+            acknowledged("deleted", made.id, 0)
+
+async def main():
+    store = open_store(Path(sys.argv[1]))
+    await asyncio.gather(*(client(store) for _ in range(16)))
+
+asyncio.run(main())
+"""
+
+ADDED_WITHOUT_END = """
+SELECT runs.id FROM runs JOIN conversation_items
+    ON item_id = json_extract(CAST(runs.body AS TEXT), '$.request.input[0].id')
+WHERE status = 'in_progress'
+"""
+"""Runs that are in a conversation already, and have not ended."""
 
 # Forks, so that a process need not start for each of the moments. The child kills itself when
 # SQLite is about to run its n-th statement; the parent then opens what it left.
@@ -129,9 +172,10 @@ async def test_what_was_acknowledged_survives_kill_9_again_and_again(tmp_path: P
             assert events == deltas(len(events))
             assert len(events) >= reached.get(run_id, 0)
             assert run_id not in ended or run.status == "completed"
-        live = await store.interrupted()
+        live = {run.id: events async for run, events in store.interrupted()}
+        assert all(len(events) >= reached.get(run_id, 0) for run_id, events in live.items())
         assert await store.fail_interrupted(STOPPED) == len(live)
-        assert {run.id for run in live}.isdisjoint(ended)
+        assert ended.isdisjoint(live)
         await store.close()
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -141,6 +185,48 @@ async def test_what_was_acknowledged_survives_kill_9_again_and_again(tmp_path: P
         assert states.get("completed", 0) >= len(ended)
     assert len(begun) > 100
     assert len(ended) > 100
+
+
+async def test_conversations_survive_kill_9_and_no_turn_is_half_there(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    reached: dict[str, int] = {}
+    deleted: set[str] = set()
+    turns: list[tuple[str, str, str]] = []
+    for lines in (1, 60, 500, 1500):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CONVERSING, path], stdout=subprocess.PIPE, text=True, env=CHILD
+        )
+        for word, conversation_id, count, *run_id in read_until_killed(child, lines):
+            reached[conversation_id] = int(count)
+            if word == "deleted":
+                deleted.add(conversation_id)
+            turns += [(conversation_id, count, each) for each in run_id]
+
+        store = open_store(path)
+        for conversation_id, count in reached.items():
+            if conversation_id in deleted:
+                with pytest.raises(NotFound):
+                    await store.conversations.get(conversation_id, OWNER)
+                continue
+            try:
+                items = await store.conversations.history(conversation_id, OWNER)
+            except NotFound:
+                # Its deletion was on the disk, and nobody was told.
+                assert conversation_id[-1] in "0123"
+                continue
+            assert [item.text for item in items] == [str(n) for n in range(len(items))]
+            assert len(items) % 2 == 0, "a question and its answer are there together"
+            assert len(items) >= count
+        for _, _, run_id in turns:
+            assert (await store.load(run_id, OWNER)).status == "completed"
+        await store.close()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+            added = connection.execute(ADDED_WITHOUT_END).fetchall()
+        assert added == []
+    assert len(deleted) > 20
+    assert len(turns) > 200
 
 
 @pytest.mark.filterwarnings("ignore:This process")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import OWNER, deltas, finished, new_run
+from store_samples import OWNER, deltas, finished, new_run, said
 
-from ouzel.core.errors import StoreError
+from mounts import own_mounts
+from ouzel.core.errors import StoreError, StoreFull
 from ouzel.store import SqlStore
 from ouzel.store.migrate import migrate
 from ouzel.store.sqlite import SqliteFile
@@ -31,7 +33,7 @@ from store_samples import OWNER, deltas, finished, new_run
 
 folder = Path(sys.argv[1])
 ballast = folder / "ballast"
-ballast.write_bytes(bytes(512 * 1024))
+ballast.write_bytes(bytes(1024 * 1024))
 
 async def fill(store):
     kept, refused = [], []
@@ -85,22 +87,13 @@ asyncio.run(main())
 """
 
 
-def own_mounts() -> list[str]:
-    """The command that runs another where it may mount things."""
-    if shutil.which("unshare") is None:
-        return []
-    command = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
-    probe = subprocess.run([*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
-    return command if probe.returncode == 0 else []
-
-
 async def test_a_full_file_system_is_an_error_in_words_until_there_is_space(
     tmp_path: Path,
 ) -> None:
     command = own_mounts()
     if not command:
         pytest.skip("no file system can be mounted here; the next test fills a file instead")
-    script = f"mount -t tmpfs -o size=2m tmpfs {tmp_path} && exec {sys.executable} - {tmp_path}"
+    script = f"mount -t tmpfs -o size=3m tmpfs {tmp_path} && exec {sys.executable} - {tmp_path}"
     done = subprocess.run(
         [*command, "sh", "-c", script],
         input=FILLING,
@@ -112,7 +105,7 @@ async def test_a_full_file_system_is_an_error_in_words_until_there_is_space(
     assert done.returncode == 0, done.stderr
     first, more, refused, unopened, whole = json.loads(done.stdout)
     assert first > 5
-    assert more > 5, "it worked again as soon as there was space"
+    assert more > 3, "it worked again as soon as there was space"
     assert refused
     assert all("the disk is full" in message for message in refused), refused
     assert "could not be opened" in unopened or "the disk" in unopened
@@ -153,3 +146,41 @@ async def test_a_full_file_refuses_what_does_not_fit_and_keeps_the_rest(tmp_path
     await store.finish(finished(kept[0]), 50, deltas(1, 50))
     assert await store.events(kept[0].id, OWNER) == deltas(51)
     await store.close()
+
+
+async def test_a_turn_of_a_conversation_that_does_not_fit_is_kept_in_no_part(
+    tmp_path: Path,
+) -> None:
+    file = SmallFile(tmp_path / "store.db")
+    file.pages = 120
+    migrate(file)
+    store = SqlStore(file)
+    conversations = store.conversations
+    first = said("user", "the first")
+    made = await conversations.create(OWNER, {"a": "1"}, [first])
+    run = new_run("short")
+    request = dataclasses.replace(run.request, conversation_id=made.id)
+    run = dataclasses.replace(run, request=request)
+    await store.begin(run)
+    ballast = [new_run("x" * 20_000) for _ in range(40)]
+    await asyncio.gather(*(store.begin(each) for each in ballast), return_exceptions=True)
+    large = said("assistant", "y" * 40_000)
+    for write in (
+        store.finish(finished(run, large), 0, deltas(2)),
+        conversations.add(made.id, OWNER, [said("user", "small"), large]),
+        conversations.create(OWNER, {}, [large]),
+    ):
+        with pytest.raises(StoreFull, match="the disk is full"):
+            await write
+    assert await conversations.history(made.id, OWNER) == (first,)
+    assert await store.load(run.id, OWNER) == run
+    assert await store.events(run.id, OWNER) == []
+    # What is there can still be given up, and then there is room again.
+    for each in ballast[:6]:
+        await store.delete(each.id, OWNER)
+    await store.finish(finished(run, large), 0, deltas(2))
+    expected = (first, *run.request.input, large)
+    assert await conversations.history(made.id, OWNER) == expected
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -12,12 +13,15 @@ import pytest
 
 from ouzel.core.errors import NotFound, StoreError
 from ouzel.store import sqlite as sqlite_module
+from ouzel.store import writer as writer_module
 from ouzel.store.schema import Statement
 from ouzel.store.sqlite import SqliteFile
 from ouzel.store.writer import ROW_BYTES, Write, Writer
 
 ADD = Statement("INSERT INTO birds (name, legs) VALUES (?, ?)", ("name", "legs"))
 SET = Statement("UPDATE birds SET legs = ? WHERE name = ?", ("legs", "name"))
+
+CLEAR = Statement("DELETE FROM birds WHERE legs = ?", ("legs",), exact=False)
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def file(tmp_path: Path) -> SqliteFile:
 
 @pytest.fixture
 async def writer(file: SqliteFile) -> AsyncIterator[Writer]:
-    opened = Writer(file, (ADD, SET))
+    opened = Writer(file, (ADD, SET, CLEAR))
     yield opened
     await opened.close()
 
@@ -56,6 +60,34 @@ class Held:
     def release(self) -> None:
         self._connection.execute("ROLLBACK")
         self._connection.close()
+
+
+async def test_a_log_that_cannot_be_written_does_not_end_the_thread(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer_module.logger, "error", full)
+    await writer.write(add("first"))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="it is there already"):
+            await writer.write(add("first"))
+    await writer.write(add("second"))
+
+
+@pytest.mark.parametrize(("legs", "left"), [(7, 4), (2, 1), (3, 3)])
+async def test_a_statement_that_is_not_exact_may_change_none_or_several(
+    writer: Writer, file: SqliteFile, legs: int, left: int
+) -> None:
+    await asyncio.gather(*(writer.write(add(f"b{n}")) for n in range(3)))
+    gone = NotFound("gone")
+    await writer.write(Write([(ADD, ("new", 3)), (CLEAR, (legs,))], "clear", gone, 0))
+    assert len(birds(file)) == left
+    # What goes with it still has to.
+    with pytest.raises(NotFound, match="gone"):
+        await writer.write(Write([(SET, (5, "nobody")), (CLEAR, (3,))], "clear", gone, 0))
+    assert len(birds(file)) == left
 
 
 @pytest.mark.parametrize(

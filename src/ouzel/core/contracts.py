@@ -7,7 +7,7 @@ an implementation. `Memory` and `Monitor` join them with the rooms that need the
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -60,6 +60,7 @@ class EngineInfo:
         detail: short facts for people (`doctor`, `/health`), such as slots and threads.
         thinks: how its thinking shows, as it was seen at start-up.
         tool_style: how it is brought to call tools, as its catalogue entry or the user says.
+        slots: how many requests it computes at once; 0 where it does not say.
     """
 
     model: str
@@ -70,6 +71,7 @@ class EngineInfo:
     defaults: Sampling = Sampling(temperature=1.0, top_p=1.0)
     thinks: Thinks = "no"
     tool_style: ToolStyle = "guided"
+    slots: int = 0
 
 
 class Engine(Protocol):
@@ -245,19 +247,34 @@ class Store(Protocol):
         ...
 
     async def finish(self, run: Run, position: int, events: Sequence[Event]) -> None:
-        """Append the last events and keep the run's final form, both or neither."""
+        """Append the last events and keep the run's final form, both or neither.
+
+        A run of a conversation that ended well (`completed` or `incomplete`) is added to it in
+        the same stroke: its input, then its output.
+        """
+        ...
+
+    def interrupted(self) -> AsyncGenerator[tuple[Run, list[Event]], None]:
+        """Every owner's runs that are queued or in progress, oldest first, with their events.
+
+        At start-up these are the runs that a process left when it died. Which ones there are is
+        looked up at the first step; each is read when it is its turn. One that cannot be read is
+        ended as failed, with a line in the log, and left out.
+        """
         ...
 
     async def load(self, run_id: str, owner: str) -> Run:
         """The run as last kept. Raises NotFound, also for someone else's."""
         ...
 
-    async def events(self, run_id: str, owner: str, start: int = 0) -> list[Event]:
-        """The run's events from index `start` on. Raises NotFound."""
+    async def events(
+        self, run_id: str, owner: str, start: int = 0, limit: int | None = None
+    ) -> list[Event]:
+        """The run's events from index `start` on, `limit` at most. Raises NotFound."""
         ...
 
     async def delete(self, run_id: str, owner: str) -> None:
-        """Forget the run and its events. Raises NotFound."""
+        """Forget the run, its events and its further choices. Raises NotFound."""
         ...
 
     async def history(self, run_id: str, owner: str) -> tuple[Item, ...]:
@@ -273,6 +290,10 @@ class Limiter(Protocol):
 
     def admit(self, owner: str) -> AbstractAsyncContextManager[None]:
         """Held while the request runs. Entering raises TooManyRequests."""
+        ...
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Held while something that was admitted earlier, and nobody waits for, uses the engine."""
         ...
 
 

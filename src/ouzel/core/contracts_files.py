@@ -36,11 +36,13 @@ class Files(Protocol):
         purpose: str,
         chunks: AsyncIterable[bytes],
         expires_after: float | None = None,
+        file_id: str | None = None,
     ) -> FileInfo:
         """Keep a file, written to disk as it comes.
 
         Args:
             expires_after: seconds; None for never.
+            file_id: an id that was reserved for it.
 
         Raises:
             TooLarge: it is larger than one file may be, or the owner's quota is used up.

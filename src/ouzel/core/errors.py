@@ -13,6 +13,7 @@
     │   └── EngineDied           it went away, or fell silent, in the middle of a turn
     ├── ToolError                a tool's: shown to the model, which may try again
     ├── StoreError               what had to be kept could not be
+    │   └── StoreFull            507  there is no room for it
     ├── WeightsError             a catalogue entry, a download or a file on disk is not usable
     └── ShuttingDown             the server is stopping; running requests end with this
 
@@ -146,6 +147,10 @@ class ToolError(OuzelError):
 
 class StoreError(OuzelError):
     """What had to be kept could not be written or read (a full disk, a damaged file)."""
+
+
+class StoreFull(StoreError):
+    """There is no room on the disk for what had to be kept."""
 
 
 class WeightsError(OuzelError):

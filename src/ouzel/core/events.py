@@ -1,8 +1,11 @@
 """The kinds of event that a run emits, in the order in which they may come.
 
     RunQueued? RunStarted
-    (ItemStarted (PartStarted Delta* Annotated* PartDone)* ItemStage* ItemDone)*
+    (ItemStarted (PartStarted Delta* Annotated* PartDone)* ItemStage* ItemDone)* StepDone*
     RunFinished
+
+`RunResumed` may come anywhere after `RunQueued` or `RunStarted`: another process went on there.
+It and `StepDone` are notes for the server itself, and have no place on the wire.
 
 Items of tools that run side by side may overlap; those of the model never do.
 
@@ -116,6 +119,25 @@ class ItemDone:
 
 
 @dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step is over: what it brought is final, and what it cost is counted.
+
+    Args:
+        usage: tokens of the whole run so far.
+    """
+
+    usage: Usage
+    kind: Literal["step_done"] = field(default="step_done", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """A run that was cut off by the end of a process is taken up again."""
+
+    kind: Literal["run_resumed"] = field(default="run_resumed", init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a run failed, in words that may be shown to the client.
 
@@ -161,5 +183,7 @@ Event = (
     | PartDone
     | ItemStage
     | ItemDone
+    | StepDone
+    | RunResumed
     | RunFinished
 )

@@ -98,7 +98,28 @@ class File:
         return ""
 
 
-Part = Text | Refusal | File
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that the user hands over with a message.
+
+    Args:
+        url: where it is, or a data URL that holds it.
+        file_id: the kept file that holds it, where there is no `url`.
+        detail: how closely it is to be looked at, as the client asked.
+    """
+
+    url: str = field(default="", repr=False)
+    file_id: str = ""
+    detail: Literal["auto", "low", "high"] = "auto"
+    kind: Literal["image"] = field(default="image", init=False)
+
+    @property
+    def text(self) -> str:
+        """Nothing: what it shows is not part of the message's words."""
+        return ""
+
+
+Part = Text | Refusal | File | Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +128,8 @@ class Message:
 
     Args:
         name: the participant's name where the client gave one (Chat Completions only).
+        phase: what an assistant's message is, where that was said: a remark on the way, or the
+            answer.
     """
 
     id: str
@@ -114,6 +137,7 @@ class Message:
     parts: tuple[Part, ...]
     status: ItemStatus = "completed"
     name: str | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
     kind: Literal["message"] = field(default="message", init=False)
 
     @property
@@ -129,12 +153,15 @@ class Reasoning:
     Args:
         text: the thinking itself, empty where it is not shown.
         summary: what the client may read instead, a paragraph each.
+        sealed: the thinking as only this server can read it again (`contracts.Sealer`); empty
+            where nobody asked for it.
     """
 
     id: str
     text: str = ""
     summary: tuple[str, ...] = ()
     status: ItemStatus = "completed"
+    sealed: str = field(default="", repr=False)
     kind: Literal["reasoning"] = field(default="reasoning", init=False)
 
 
@@ -256,7 +283,33 @@ class CodeCall:
     kind: Literal["code_call"] = field(default="code_call", init=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """Stands for everything that came before it in the conversation.
+
+    Args:
+        id: `cmp_` and random bits.
+        text: what is left of it: the user's words and results of tools as far as there was room,
+            and what the model noted of the rest.
+        sealed: the same as only this server can read it again (`contracts.Sealer`).
+    """
+
+    id: str
+    text: str = ""
+    sealed: str = field(default="", repr=False)
+    kind: Literal["compaction"] = field(default="compaction", init=False)
+
+
 Call = FunctionCall | CustomCall
 """What the client is asked to run."""
 
-Item = Message | Reasoning | FunctionCall | CustomCall | CallOutput | HostedCall | CodeCall
+Item = (
+    Message
+    | Reasoning
+    | FunctionCall
+    | CustomCall
+    | CallOutput
+    | HostedCall
+    | CodeCall
+    | Compaction
+)

@@ -168,6 +168,15 @@ class Request:
             server's setting, 0 sets no limit.
         include: further parts of the output that the client wants to see, by the names that
             the API has for them.
+        background: the run goes on whether or not anybody reads it; it is stored, waits for its
+            turn, and survives the end of the process.
+        conversation_id: the conversation that this request continues, and that its input and
+            output are added to when it has ended well.
+        truncation: what happens to a prompt that does not fit: it is refused, or older turns are
+            compacted.
+        compact_at: tokens of the prompt from which on older turns are compacted; 0 leaves the
+            number to the server, None asks for nothing.
+        choice_of: the run that this one is a further choice of (Chat Completions with `n`).
     """
 
     protocol: Protocol
@@ -190,3 +199,8 @@ class Request:
     verbosity: Verbosity = "medium"
     answer_within: float | None = None
     include: frozenset[str] = frozenset()
+    background: bool = False
+    conversation_id: str | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
+    compact_at: int | None = None
+    choice_of: str | None = None

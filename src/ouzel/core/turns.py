@@ -33,6 +33,8 @@ class TurnMessage:
     Args:
         calls: what the assistant called with this message (native tools only).
         call_id: which call a `tool` message answers (native tools only).
+        thinking: what the assistant thought before it, where the round still goes on (engines
+            that think natively only).
     """
 
     role: Role | Literal["tool"]
@@ -40,6 +42,7 @@ class TurnMessage:
     name: str | None = None
     calls: tuple[TurnCall, ...] = ()
     call_id: str | None = None
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

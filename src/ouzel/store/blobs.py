@@ -6,7 +6,8 @@
 Bytes are whole and synced before their row is written, and move to `kept` after it; before a row
 is deleted they move back to `drafts`. So a process may die at any moment: what it leaves in
 `drafts` is kept if it has a row and removed if not, and nothing else has to be looked at. As no
-step of this ever walks through `kept`, a database that was moved away costs no bytes.
+step of this ever walks through `kept`, a database that was moved away costs no bytes. (`kept()`
+does, for whoever asks for it by hand.)
 
 Ids are ours and random; what clients call their files is never part of a path. Everything here
 blocks and is meant for a thread.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ouzel.core.errors import StoreError
@@ -153,6 +154,15 @@ class Blobs:
         """Ids of all drafts; what is no plain file is not ours. Raises OSError."""
         with os.scandir(self._drafts) as found:
             return [each.name for each in found if each.is_file(follow_symlinks=False)]
+
+    def kept(self) -> Iterator[tuple[str, int]]:
+        """Id and bytes of all that is where it stays. Takes a while; raises OSError."""
+        for folder in sorted(self._kept.glob("??/??")):
+            with os.scandir(folder) as found:
+                for each in found:
+                    ours = each.is_file(follow_symlinks=False)
+                    if ours and self._place(each.name).parent == folder:
+                        yield each.name, each.stat(follow_symlinks=False).st_size
 
     def open(self, blob_id: str) -> tuple[int, int]:
         """A descriptor for reading, and the size in bytes. Raises OSError."""

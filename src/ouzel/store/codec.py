@@ -33,6 +33,7 @@ import msgspec
 
 from ouzel.core.errors import StoreError
 from ouzel.core.events import Event
+from ouzel.core.items import Item
 from ouzel.core.runs import Run
 
 _building = threading.Lock()
@@ -68,6 +69,59 @@ def decode_events(body: bytes) -> tuple[Event, ...]:
     return events
 
 
+def encode_item(item: Item) -> bytes:
+    """The item as JSON. Raises StoreError like `encode_run`."""
+    return _encode(item)
+
+
+def decode_item(body: bytes) -> Item:
+    """The item that `encode_item` wrote. Raises DamagedRecord if it is not one."""
+    item: Item = _decode(body, _item_reader(), "item")
+    return item
+
+
+def decode_turn(body: bytes) -> tuple[Item, ...]:
+    """Input and output items of a run, in half the time of `decode_run`: the rest is skipped.
+
+    Raises DamagedRecord.
+    """
+    items: tuple[Item, ...] = _decode(body, _turn_reader(), "run")
+    return items
+
+
+def encode_metadata(metadata: Mapping[str, str]) -> bytes:
+    """The pairs as a JSON object. Raises StoreError like `encode_run`."""
+    return _encode(metadata)
+
+
+def decode_metadata(body: bytes) -> Mapping[str, str]:
+    """The pairs that `encode_metadata` wrote. Raises DamagedRecord if they are not."""
+    metadata: Mapping[str, str] = _decode(body, _metadata_reader(), "conversation")
+    return metadata
+
+
+class Asked(msgspec.Struct):
+    """What lists of runs are filtered by, of a run's request."""
+
+    model: str
+    metadata: dict[str, str] = {}
+
+
+class Glance(msgspec.Struct):
+    """The little of a run that lists are filtered by; the rest is skipped, not checked."""
+
+    model: str
+    request: Asked
+
+
+def glance_run(body: bytes) -> Glance:
+    """The same as `decode_run` in a tenth of its time. Raises DamagedRecord."""
+    try:
+        return _glancer.decode(body)
+    except msgspec.MsgspecError as error:
+        raise _damaged("run", error) from error
+
+
 def _plain(value: object) -> object:
     """What msgspec does not write by itself: read-only mappings."""
     if isinstance(value, Mapping):
@@ -76,6 +130,7 @@ def _plain(value: object) -> object:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
+_glancer = msgspec.json.Decoder(Glance)
 
 
 def _encode(value: object) -> bytes:
@@ -92,9 +147,13 @@ def _decode(body: bytes, reader: Reader, what: str) -> Any:
     try:
         return reader.restore(reader.decoder.decode(body))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise DamagedRecord(
-            f"A stored {what} is damaged or comes from another version of Ouzel ({error})."
-        ) from error
+        raise _damaged(what, error) from error
+
+
+def _damaged(what: str, error: Exception) -> DamagedRecord:
+    return DamagedRecord(
+        f"A stored {what} is damaged or comes from another version of Ouzel ({error})."
+    )
 
 
 class Reader:
@@ -106,6 +165,20 @@ class Reader:
             self.restore: Restore = _restorer(hint) or (lambda value: value)
 
 
+class _TurnReader(Reader):
+    """Reads of a run what was said in it."""
+
+    def __init__(self) -> None:
+        super().__init__(tuple[Item, ...])
+        of_items = self.restore
+        with _building:
+            items = _mirrored(tuple[Item, ...])
+            asked = msgspec.defstruct("Asked", [("input", items)])
+            turn = msgspec.defstruct("Turn", [("request", asked), ("output", items, ())])
+        self.decoder = msgspec.json.Decoder(turn)
+        self.restore = lambda run: (*of_items(run.request.input), *of_items(run.output))
+
+
 @functools.cache
 def _run_reader() -> Reader:
     return Reader(Run)
@@ -114,6 +187,21 @@ def _run_reader() -> Reader:
 @functools.cache
 def _events_reader() -> Reader:
     return Reader(tuple[Event, ...])
+
+
+@functools.cache
+def _item_reader() -> Reader:
+    return Reader(Item)
+
+
+@functools.cache
+def _turn_reader() -> Reader:
+    return _TurnReader()
+
+
+@functools.cache
+def _metadata_reader() -> Reader:
+    return Reader(Mapping[str, str])
 
 
 def _is_union(hint: Any) -> bool:

@@ -76,6 +76,7 @@ class SqlFiles:
         purpose: str,
         chunks: AsyncIterable[bytes],
         expires_after: float | None = None,
+        file_id: str | None = None,
     ) -> FileInfo:
         """Keep a file, written to disk as it comes.
 
@@ -85,6 +86,7 @@ class SqlFiles:
         Args:
             name: as the client calls it; what could harm is taken out.
             expires_after: seconds; None for never.
+            file_id: an id that was reserved for it, and that no file has.
 
         Raises:
             RequestError: an impossible name.
@@ -94,7 +96,7 @@ class SqlFiles:
         """
         name = clean_name(name, "file")
         account = await self._keeping.accounts.of(owner)
-        file_id = new_id("file", "-")
+        file_id = file_id or new_id("file", "-")
         with self._keeping.busy(file_id):
             draft = await self._keeping.receive(
                 file_id, chunks, account, self._keeping.limits.file, "file"

@@ -11,14 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from ouzel.store.schema import Statement, compiled, files, upload_parts, uploads
+from ouzel.store.schema import Statement, compiled, files, given, upload_parts, uploads
 
 _PENDING = uploads.c.status == sa.literal_column("'pending'")
-
-
-def _given(name: str, type_: type[sa.types.TypeEngine[Any]]) -> sa.ColumnElement[Any]:
-    """A value that is selected: PostgreSQL has to be told what it is."""
-    return sa.cast(sa.bindparam(name), type_).label(name)
 
 
 class FileStatements:
@@ -136,11 +131,11 @@ class FileStatements:
             .scalar_subquery()
         )
         row = sa.select(
-            _given("id", sa.Text),
+            given("id", sa.Text),
             uploads.c.id,
             uploads.c.owner,
-            _given("size", sa.BigInteger),
-            _given("created_at", sa.Double),
+            given("size", sa.BigInteger),
+            given("created_at", sa.Double),
         ).where(
             my_upload,
             _PENDING,

@@ -10,6 +10,7 @@ This file does not know what the migrations change.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import filelock
@@ -47,6 +48,23 @@ def migrate(file: SqliteFile) -> None:
         raise StoreError(
             f"The store could not be opened: {file.path}.lock: {error.strerror}."
         ) from error
+
+
+def check_version(file: SqliteFile) -> None:
+    """Raise StoreError unless the database is there and at this version; changes nothing."""
+    if not file.path.exists():
+        raise StoreError(f"There is no database at {file.path}.")
+    file.make()
+    try:
+        with closing(file.connect(read_only=True)) as connection:
+            found = _version(connection, file.path)
+    except sqlite3.Error as error:
+        raise file.explain(error, f"open {file.path}") from error
+    if found != SCHEMA_VERSION:
+        raise StoreError(
+            f"{file.path} was written by another version of Ouzel; start the server once, which "
+            "brings it up to date."
+        )
 
 
 def _migrate_locked(file: SqliteFile) -> None:

@@ -1,4 +1,4 @@
-"""The tables, and every statement the store runs on those of runs (`files_sql.py` has the others).
+"""The tables, and what a statement on them is; the statements are in `runs_sql.py` and others.
 
 Everything is SQLAlchemy Core, so that one text serves SQLite and PostgreSQL. Statements are
 compiled once, when the store opens, and then given to the driver directly: SQLAlchemy's own
@@ -11,18 +11,16 @@ migrations, never from here; a test holds the two together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration. A database at this version needs no Alembic to open."""
 
 LIVE = ("queued", "in_progress")
 """States of a run that somebody still works on."""
-
-MAX_CHAIN = 10_000
-"""Longest line of runs that continue each other; more is taken for a ring in a damaged file."""
 
 metadata = sa.MetaData()
 
@@ -38,11 +36,23 @@ runs = sa.Table(
     sa.Column("previous_id", sa.Text),
     # JSON, but as bytes: JSONB and TEXT of PostgreSQL refuse the character U+0000, clients do not.
     sa.Column("body", sa.LargeBinary, nullable=False),
+    # The run that this one is a further choice of.
+    sa.Column("choice_of", sa.Text),
 )
 
-_live = runs.c.status.in_([sa.literal_column(f"'{status}'") for status in LIVE])
+sa.Index("runs_page", runs.c.owner, runs.c.protocol, runs.c.created_at, runs.c.id)
+sa.Index("runs_age", runs.c.created_at)
+_choices = runs.c.choice_of.is_not(None)
+sa.Index("runs_choices", runs.c.choice_of, sqlite_where=_choices, postgresql_where=_choices)
+_continuing = runs.c.previous_id.is_not(None)
+sa.Index(
+    "runs_previous", runs.c.previous_id, sqlite_where=_continuing, postgresql_where=_continuing
+)
+running = runs.c.status.in_([sa.literal_column(f"'{status}'") for status in LIVE])
+"""The condition of the partial index; only a query that has it word for word can use it."""
+
 # Partial: a finished run costs it nothing, and start-up finds the others without reading bodies.
-sa.Index("runs_live", runs.c.status, sqlite_where=_live, postgresql_where=_live)
+sa.Index("runs_live", runs.c.status, sqlite_where=running, postgresql_where=running)
 
 events = sa.Table(
     "events",
@@ -102,6 +112,64 @@ sa.Index("upload_parts_upload", upload_parts.c.upload_id)
 sa.Index("upload_parts_owner", upload_parts.c.owner)
 
 
+conversations = sa.Table(
+    "conversations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("metadata", sa.LargeBinary, nullable=False),
+)
+sa.Index("conversations_page", conversations.c.owner, conversations.c.created_at)
+
+conversation_items = sa.Table(
+    "conversation_items",
+    metadata,
+    sa.Column(
+        "conversation_id",
+        sa.Text,
+        sa.ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("conversation_id", "position"),
+)
+sa.Index(
+    "conversation_items_id",
+    conversation_items.c.conversation_id,
+    conversation_items.c.item_id,
+    unique=True,
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+sa.Index("batches_page", batches.c.owner, batches.c.created_at, batches.c.id)
+BATCH_LIVE = ("validating", "in_progress", "finalizing", "cancelling")
+_working = batches.c.status.in_([sa.literal_column(f"'{status}'") for status in BATCH_LIVE])
+sa.Index("batches_live", batches.c.status, sqlite_where=_working, postgresql_where=_working)
+
+batch_lines = sa.Table(
+    "batch_lines",
+    metadata,
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    # waiting, done or failed
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("result", sa.LargeBinary),
+    sa.PrimaryKeyConstraint("batch_id", "number"),
+)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Statement:
     """SQL text as the driver takes it.
@@ -109,97 +177,29 @@ class Statement:
     Args:
         sql: with the driver's placeholders.
         names: which value goes to which placeholder, in order.
+        exact: each of its rows has to change exactly one row of the table; otherwise it may change
+            none, or several, and that is no failure.
     """
 
     sql: str
     names: tuple[str, ...]
+    exact: bool = True
 
     def row(self, **values: object) -> tuple[object, ...]:
         """The values in the order of the placeholders. Raises KeyError if one is missing."""
         return tuple([values[name] for name in self.names])
 
 
-def compiled(statement: sa.sql.expression.ClauseElement, dialect: Dialect) -> Statement:
+def compiled(
+    statement: sa.sql.expression.ClauseElement, dialect: Dialect, *, exact: bool = True
+) -> Statement:
     """The statement as text. Raises TypeError if the dialect's placeholders have names."""
     made = statement.compile(dialect=dialect)
     if not isinstance(made, sa.sql.compiler.SQLCompiler) or made.positiontup is None:
         raise TypeError(f"{dialect!r} does not give statements numbered places")
-    return Statement(made.string, tuple(made.positiontup))
+    return Statement(made.string, tuple(made.positiontup), exact)
 
 
-class Statements:
-    """All statements on runs and events for one dialect.
-
-    Args:
-        dialect: one with positional placeholders.
-    """
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        mine = sa.and_(runs.c.id == sa.bindparam("run"), runs.c.owner == sa.bindparam("by"))
-        self.insert_run = self._compile(sa.insert(runs))
-        self.insert_events = self._compile(sa.insert(events))
-        self.update_run = self._compile(
-            sa.update(runs)
-            .where(mine)
-            .values(status=sa.bindparam("new_status"), body=sa.bindparam("new_body"))
-        )
-        self.delete_run = self._compile(sa.delete(runs).where(mine))
-        self.select_run = self._compile(sa.select(runs.c.body).where(mine))
-        self.select_events = self._compile(self._events_of(mine))
-        self.select_chain = self._compile(self._chain_of(mine))
-        self.select_live = self._compile(
-            sa.select(runs.c.id, runs.c.owner).where(_live).order_by(runs.c.created_at)
-        )
-        self.mark_run = self._compile(
-            sa.update(runs).where(mine).values(status=sa.bindparam("new_status"))
-        )
-
-    @property
-    def write_order(self) -> tuple[Statement, ...]:
-        """Statements that write, in an order that keeps every reference whole within a batch."""
-        return (
-            self.insert_run,
-            self.insert_events,
-            self.update_run,
-            self.mark_run,
-            self.delete_run,
-        )
-
-    def _compile(self, statement: sa.sql.expression.ClauseElement) -> Statement:
-        return compiled(statement, self._dialect)
-
-    @staticmethod
-    def _events_of(mine: sa.ColumnElement[bool]) -> sa.Select[tuple[int, int, bytes]]:
-        """Event rows from an index on. No row: no such run. A row of nulls: a run without them."""
-        reached = events.c.position + events.c.count > sa.bindparam("start", type_=sa.Integer)
-        joined = runs.outerjoin(events, sa.and_(events.c.run_id == runs.c.id, reached))
-        return (
-            sa.select(events.c.position, events.c.count, events.c.body)
-            .select_from(joined)
-            .where(mine)
-            .order_by(events.c.position)
-        )
-
-    @staticmethod
-    def _chain_of(mine: sa.ColumnElement[bool]) -> sa.Select[tuple[str | None, bytes]]:
-        """The run and all it continues, oldest first, as far back as the owner's runs go."""
-        chain = (
-            sa.select(runs.c.id, runs.c.previous_id, sa.literal_column("0").label("depth"))
-            .where(mine)
-            .cte("chain", recursive=True)
-        )
-        earlier = (
-            sa.select(runs.c.id, runs.c.previous_id, chain.c.depth + sa.literal_column("1"))
-            .join(chain, runs.c.id == chain.c.previous_id)
-            .where(
-                runs.c.owner == sa.bindparam("by"),
-                chain.c.depth < sa.literal_column(str(MAX_CHAIN)),
-            )
-        )
-        chain = chain.union_all(earlier)
-        return (
-            sa.select(runs.c.previous_id, runs.c.body)
-            .join(chain, runs.c.id == chain.c.id)
-            .order_by(chain.c.depth.desc())
-        )
+def given(name: str, type_: type[sa.types.TypeEngine[Any]]) -> sa.ColumnElement[Any]:
+    """A value that is selected: PostgreSQL has to be told what it is."""
+    return sa.cast(sa.bindparam(name), type_).label(name)

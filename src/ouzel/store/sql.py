@@ -1,5 +1,7 @@
 """The store: runs and their events in a database, as `core.contracts.Store` promises.
 
+`StoredRuns` it promises, too (`completions.py`); conversations are beside it (`conversations.py`).
+
 Writes go through one thread that shares commits (`writer.py`), reads through a few others
 (`reader.py`). What is kept, and what it survives, is in docs/decisions/0005-store.md.
 
@@ -8,40 +10,44 @@ This file does not know threads, file modes, or how an answer is made.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.dialects import sqlite
 
+from ouzel.core.contracts_state import Order, PageOf
 from ouzel.core.errors import NotFound, StoreError
 from ouzel.core.events import Event, Failure, ItemDone, RunFinished
 from ouzel.core.items import Item
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from ouzel.store import codec
+from ouzel.store.batches_sql import BatchStatements
 from ouzel.store.codec import DamagedRecord
+from ouzel.store.completions import Completions
+from ouzel.store.conversations import SqlConversations, item_steps
+from ouzel.store.conversations_sql import ConversationStatements
+from ouzel.store.files_names import storable
 from ouzel.store.files_sql import FileStatements
 from ouzel.store.migrate import migrate
 from ouzel.store.reader import Readers
-from ouzel.store.schema import MAX_CHAIN, Statement, Statements
+from ouzel.store.runs_reading import EventRow, RunReading, joined, not_found
+from ouzel.store.runs_sql import RunStatements
+from ouzel.store.schema import LIVE, Statement
 from ouzel.store.sqlite import SqliteFile
 from ouzel.store.writer import Row, Write, Writer
 
 logger = logging.getLogger(__name__)
 
-FAILED_AT_ONCE = 100
-"""Interrupted runs that are in memory at a time while start-up ends them."""
+DAMAGED = Failure("server_error", "What was kept of this response is damaged.")
+"""Why a run has failed whose events cannot be read."""
 
 T = TypeVar("T")
-
-EventRow = tuple[int, int, bytes]
-"""Position, count and body of one row of events."""
 
 
 def open_store(path: Path) -> SqlStore:
@@ -68,10 +74,16 @@ class SqlStore:
 
     def __init__(self, file: SqliteFile) -> None:
         dialect = sqlite.dialect(paramstyle="qmark")
-        self._sql = Statements(dialect)
+        self._sql = RunStatements(dialect)
+        self._reading = RunReading(self._sql)
+        self._conversations_sql = ConversationStatements(dialect)
         self.files_sql = FileStatements(dialect)
-        self._writer = Writer(file, (*self._sql.write_order, *self.files_sql.write_order))
+        self.batches_sql = BatchStatements(dialect)
+        orders = (self._sql, self._conversations_sql, self.files_sql, self.batches_sql)
+        self._writer = Writer(file, [each for sql in orders for each in sql.write_order])
         self._readers = Readers(file)
+        self._completions = Completions(self._sql, self._writer, self._readers)
+        self._conversations = SqlConversations(self._conversations_sql, self._writer, self._readers)
 
     @property
     def writer(self) -> Writer:
@@ -83,6 +95,11 @@ class SqlStore:
         """The threads that read; `SqlFiles` shares them."""
         return self._readers
 
+    @property
+    def conversations(self) -> SqlConversations:
+        """The conversations of this store; they need no closing of their own."""
+        return self._conversations
+
     async def begin(self, run: Run) -> None:
         """Keep a new run. Raises StoreError, also if there is one with this id."""
         body = codec.encode_run(run)
@@ -93,6 +110,7 @@ class SqlStore:
             status=run.status,
             model=run.model,
             protocol=run.request.protocol,
+            choice_of=run.request.choice_of,
             previous_id=run.request.previous_id,
             body=body,
         )
@@ -111,6 +129,11 @@ class SqlStore:
     async def finish(self, run: Run, position: int, events: Sequence[Event]) -> None:
         """Append the last events and keep the run's final form, both or neither.
 
+        A run of a conversation that ended well is added to it in the same stroke. Items whose ids
+        are there already are left as they are: clients give back what they got. A conversation
+        that was deleted meanwhile, or is another owner's, takes nothing, and the run ends all the
+        same: its answer is made, and can be fetched.
+
         Raises StoreError, also if the run was deleted or the position is taken.
         """
         body = codec.encode_run(run)
@@ -123,83 +146,67 @@ class SqlStore:
             step, more = self._event_step(run.id, position, events)
             steps.append(step)
             size += more
+        conversation_id = run.request.conversation_id
+        if conversation_id is not None and run.status in ("completed", "incomplete"):
+            items = (*run.request.input, *run.output)
+            added, more = item_steps(
+                self._conversations_sql.insert_if_new, conversation_id, run.owner, items
+            )
+            steps += added
+            size += more
         await self._write(steps, size, f"keep the end of run {run.id}")
 
     async def load(self, run_id: str, owner: str) -> Run:
         """The run as last kept. Raises NotFound, StoreError."""
+        return await self._read(run_id, lambda each: self._reading.run(each, run_id, owner))
 
-        def read(connection: sqlite3.Connection) -> Run:
-            return self._load(connection, run_id, owner)
+    async def events(
+        self, run_id: str, owner: str, start: int = 0, limit: int | None = None
+    ) -> list[Event]:
+        """The run's events from index `start` (0 or more) on, `limit` at most.
 
-        return await self._read(run_id, read)
-
-    async def events(self, run_id: str, owner: str, start: int = 0) -> list[Event]:
-        """The run's events from index `start` (0 or more) on. Raises NotFound, StoreError."""
+        Raises NotFound, StoreError.
+        """
+        end = None if limit is None else start + limit
 
         def read(connection: sqlite3.Connection) -> list[Event]:
-            return _joined(self._event_rows(connection, run_id, owner, start), start)
+            rows = self._reading.event_rows(connection, run_id, owner, start, end)
+            return joined(rows, start)[:limit]
 
         return await self._read(run_id, read)
 
     async def delete(self, run_id: str, owner: str) -> None:
-        """Forget the run and its events. Raises NotFound, StoreError.
+        """Forget the run, its events, and its further choices. Raises NotFound, StoreError.
 
         Runs that continue it stay, and lose their history: `history` raises NotFound for them.
         """
-
-        def find(connection: sqlite3.Connection) -> None:
-            row = self._sql.select_run.row(run=run_id, by=owner)
-            if connection.execute(self._sql.select_run.sql, row).fetchone() is None:
-                raise _not_found(run_id)
-
         # Looked up first, so that a wrong id costs the writer nothing.
-        await self._read(run_id, find)
-        row = self._sql.delete_run.row(run=run_id, by=owner)
-        write = Write([(self._sql.delete_run, row)], f"delete run {run_id}", _not_found(run_id), 0)
-        await self._writer.write(write)
+        await self._read(run_id, lambda each: self._reading.is_there(each, run_id, owner))
+        steps = [
+            (statement, statement.row(run=run_id, by=owner))
+            for statement in (self._sql.delete_choices, self._sql.delete_run)
+        ]
+        await self._writer.write(Write(steps, f"delete run {run_id}", not_found(run_id), 0))
 
     async def history(self, run_id: str, owner: str) -> tuple[Item, ...]:
         """Input and output items of the run and all that it continues, oldest first.
 
         Raises NotFound if one of them is not there for this owner; StoreError.
         """
+        return await self._read(run_id, lambda each: self._reading.history(each, run_id, owner))
 
-        def read(connection: sqlite3.Connection) -> tuple[Item, ...]:
-            row = self._sql.select_chain.row(run=run_id, by=owner)
-            chain = connection.execute(self._sql.select_chain.sql, row).fetchall()
-            if not chain:
-                raise _not_found(run_id)
-            if len(chain) > MAX_CHAIN:
-                raise StoreError(f"Run {run_id} continues more than {MAX_CHAIN} others.")
-            before_oldest: str | None = chain[0][0]
-            if before_oldest is not None:
-                raise _not_found(before_oldest)
-            items: list[Item] = []
-            for _, body in chain:
-                run = codec.decode_run(body)
-                items.extend(run.request.input)
-                items.extend(run.output)
-            return tuple(items)
+    async def interrupted(self) -> AsyncGenerator[tuple[Run, list[Event]], None]:
+        """Every owner's runs that are queued or in progress, oldest first, with their events.
 
-        return await self._read(run_id, read)
-
-    async def interrupted(self) -> list[Run]:
-        """Every owner's runs that are queued or in progress, oldest first.
-
-        At start-up these are the runs that a process left when it died. Damaged records are left
-        out, with a line in the log; `fail_interrupted` ends them too. Raises StoreError.
+        They are looked up once, at the first step, and read one by one: who ends each before the
+        next holds one in memory, however many there are. One that has ended or was deleted
+        meanwhile is left out. One that cannot be read is ended as failed, with a line in the log,
+        and left out, too. Raises StoreError.
         """
-
-        def read(connection: sqlite3.Connection) -> list[Run]:
-            found: list[Run] = []
-            for run_id, owner in self._live(connection):
-                try:
-                    found.append(self._load(connection, run_id, owner))
-                except DamagedRecord as error:
-                    logger.warning("interrupted run %s: %s", run_id, error)
-            return found
-
-        return await self._readers.read(read, "find interrupted runs")
+        for run_id, owner in await self._readers.read(self._reading.live, "find interrupted runs"):
+            taken = await self._take(run_id, owner)
+            if taken is not None:
+                yield taken
 
     async def fail_interrupted(self, failure: Failure) -> int:
         """End every run that is queued or in progress as failed. For start-up, before new runs.
@@ -211,13 +218,35 @@ class SqlStore:
 
         Returns how many there were. Raises StoreError.
         """
-        live = await self._readers.read(self._live, "find interrupted runs")
-        for at in range(0, len(live), FAILED_AT_ONCE):
-            # Handed in together, they share a commit.
-            await asyncio.gather(
-                *(self._fail(*each, failure) for each in live[at : at + FAILED_AT_ONCE])
-            )
+        live = await self._readers.read(self._reading.live, "find interrupted runs")
+        for run_id, owner in live:
+            taken = await self._take(run_id, owner)
+            if taken is not None:
+                await self._fail(*taken, failure)
         return len(live)
+
+    async def page_runs(
+        self,
+        owner: str,
+        *,
+        model: str | None,
+        metadata: Mapping[str, str],
+        after: str | None,
+        limit: int,
+        order: Order,
+    ) -> PageOf[Run]:
+        """See `Completions.page`."""
+        return await self._completions.page(
+            owner, model=model, metadata=metadata, after=after, limit=limit, order=order
+        )
+
+    async def choices_of(self, run_id: str, owner: str) -> tuple[Run, ...]:
+        """See `Completions.choices`."""
+        return await self._completions.choices(run_id, owner)
+
+    async def change_metadata(self, run_id: str, owner: str, metadata: Mapping[str, str]) -> Run:
+        """See `Completions.change_metadata`."""
+        return await self._completions.change_metadata(run_id, owner, metadata)
 
     async def close(self) -> None:
         """Write what was handed in, then close the file. May be called twice.
@@ -227,27 +256,35 @@ class SqlStore:
         await self._writer.close()
         await self._readers.close()
 
-    async def _fail(self, run_id: str, owner: str, failure: Failure) -> None:
-        """End one run that nobody works on."""
+    async def _take(self, run_id: str, owner: str) -> tuple[Run, list[Event]] | None:
+        """What a dead process left of a run; None if there is nothing to go on with."""
 
         def read(connection: sqlite3.Connection) -> tuple[Run, list[EventRow]]:
-            run = self._load(connection, run_id, owner)
-            return run, self._event_rows(connection, run_id, owner, 0)
+            run = self._reading.run(connection, run_id, owner)
+            return run, self._reading.event_rows(connection, run_id, owner)
 
+        rows: list[EventRow] = []
         try:
             run, rows = await self._read(run_id, read)
+            return (run, joined(rows)) if run.status in LIVE else None
+        except NotFound:
+            return None
         except DamagedRecord as error:
+            logger.warning("interrupted run %s: %s", run_id, error)
+        if rows:
+            # Its events say nothing any more; new ones come after them.
+            await self._fail(run, [], DAMAGED, rows[-1][0] + rows[-1][1])
+        else:
             # It cannot be read, so it cannot be rewritten; only its mark is taken away, or one
             # bad record would be met again at every start.
-            logger.warning("interrupted run %s: %s", run_id, error)
             row = self._sql.mark_run.row(new_status="failed", run=run_id, by=owner)
             await self._write([(self._sql.mark_run, row)], 0, f"mark run {run_id}")
-            return
-        try:
-            events = _joined(rows, 0)
-        except DamagedRecord as error:
-            logger.warning("events of interrupted run %s: %s", run_id, error)
-            events = []
+        return None
+
+    async def _fail(
+        self, run: Run, events: Sequence[Event], failure: Failure, position: int | None = None
+    ) -> None:
+        """End a run that nobody works on, at a position, or after these events."""
         failed = dataclasses.replace(
             run,
             status="failed",
@@ -256,15 +293,11 @@ class SqlStore:
             finished_at=time.time(),
         )
         end = RunFinished("failed", run.usage or Usage(), failed.finished_at or 0.0, failure)
-        position = rows[-1][0] + rows[-1][1] if rows else 0
-        await self.finish(failed, position, [end])
+        await self.finish(failed, len(events) if position is None else position, [end])
 
     async def _read(self, run_id: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            run_id.encode()
-        except UnicodeEncodeError:
-            # Half a surrogate pair in a client's path: no run can have such an id.
-            raise _not_found(run_id) from None
+        if not storable(run_id):
+            raise not_found(run_id)
         return await self._readers.read(work, f"read run {run_id}")
 
     async def _write(self, steps: Sequence[tuple[Statement, Row]], size: int, doing: str) -> None:
@@ -280,42 +313,3 @@ class SqlStore:
             run_id=run_id, position=position, count=len(events), body=body
         )
         return (self._sql.insert_events, row), len(body)
-
-    def _load(self, connection: sqlite3.Connection, run_id: str, owner: str) -> Run:
-        row = self._sql.select_run.row(run=run_id, by=owner)
-        found = connection.execute(self._sql.select_run.sql, row).fetchone()
-        if found is None:
-            raise _not_found(run_id)
-        return codec.decode_run(found[0])
-
-    def _event_rows(
-        self, connection: sqlite3.Connection, run_id: str, owner: str, start: int
-    ) -> list[EventRow]:
-        row = self._sql.select_events.row(run=run_id, by=owner, start=start)
-        rows = connection.execute(self._sql.select_events.sql, row).fetchall()
-        if not rows:
-            raise _not_found(run_id)
-        return [] if rows[0][0] is None else rows
-
-    def _live(self, connection: sqlite3.Connection) -> list[tuple[str, str]]:
-        """Id and owner of the runs that are queued or in progress."""
-        return connection.execute(self._sql.select_live.sql).fetchall()
-
-
-def _joined(rows: Sequence[EventRow], start: int) -> list[Event]:
-    """The events of consecutive rows, from index `start` on. Raises DamagedRecord on a gap."""
-    events: list[Event] = []
-    first = rows[0][0] if rows else start
-    expected = min(first, start)
-    for position, count, body in rows:
-        batch = codec.decode_events(body)
-        if position != expected or len(batch) != count:
-            raise DamagedRecord(f"Stored events are missing near index {expected}.")
-        events.extend(batch)
-        expected += count
-    return events[start - first :]
-
-
-def _not_found(run_id: str) -> NotFound:
-    """The same for a run that does not exist and for another owner's."""
-    return NotFound(f"Response with id '{run_id}' not found.", code="not_found")

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from ouzel.core.errors import StoreError
+from ouzel.core.errors import StoreError, StoreFull
 
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process that holds the file."""
@@ -68,7 +68,15 @@ class SqliteFile:
         self._identity = (found.st_dev, found.st_ino)
 
     def use_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch the file to its write-ahead log, for good. Raises StoreError, sqlite3.Error."""
+        """Switch the file to its write-ahead log, for good. Raises StoreError, sqlite3.Error.
+
+        A file without a page yet gets the books that let free pages be given back later on; one
+        that was made without them gets them when it is vacuumed as a whole.
+        """
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        if not pages:
+            # On a file that has pages this would be a write, and there is none on a full disk.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
             raise StoreError(
@@ -93,6 +101,9 @@ class SqliteFile:
             # of the process, not always that of the machine; the file stays whole in both.
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
+            # What is deleted is overwritten with zeros (docs/retention.md); some builds of SQLite
+            # do so by themselves, others do not.
+            connection.execute("PRAGMA secure_delete=ON")
             connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
             if read_only:
                 connection.execute("PRAGMA query_only=ON")
@@ -135,7 +146,9 @@ class SqliteFile:
             reason = str(error)
         else:
             reason = f"unexpected {type(error).__name__}"
-        failure = StoreError(f"The store could not {doing}: {reason}.")
+        told = f"The store could not {doing}: {reason}."
+        full = code is not None and code & 0xFF == sqlite3.SQLITE_FULL
+        failure = StoreFull(told) if full else StoreError(told)
         failure.__cause__ = error
         return failure
 

@@ -16,6 +16,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ouzel.core.errors import OuzelError, StoreError
@@ -38,7 +39,8 @@ class Write:
     """Rows that are kept together or not at all.
 
     Args:
-        steps: statements with a row each; every row must change exactly one row of its table.
+        steps: statements with a row each; every row must change exactly one row of its table,
+            unless its statement is not `exact`.
         doing: what it is for, after "The store could not".
         unmet: raised to the caller if a row changed nothing.
         size: bytes in the rows, about.
@@ -144,7 +146,10 @@ class Writer:
             except Exception as error:
                 # A failed rollback, or a mistake of ours: whoever waits must be told.
                 outcomes = [self._file.explain(error, write.doing) for write in writes]
-            self._log(outcomes)
+            # A line that cannot be written (the log may lie on the disk that is full) must not end
+            # the thread: everybody would wait for ever.
+            with suppress(Exception):
+                self._log(outcomes)
             self._report(batch, outcomes)
         self._connection.close()
 
@@ -169,7 +174,7 @@ class Writer:
             self._file.verify()
             self._begin()
         except StoreError as error:
-            return [StoreError(error.message) for _ in writes]
+            return [type(error)(error.message) for _ in writes]
         except sqlite3.Error as error:
             return [self._file.explain(error, write.doing) for write in writes]
         try:
@@ -203,7 +208,7 @@ class Writer:
         for statement, together in rows.items():
             if together:
                 done = self._connection.executemany(statement.sql, together)
-                if done.rowcount != len(together):
+                if statement.exact and done.rowcount != len(together):
                     raise _Unmet
 
     def _log(self, outcomes: Sequence[OuzelError | None]) -> None:
@@ -230,8 +235,9 @@ class Writer:
                 loop.call_soon_threadsafe(self._settle, settled)
             except RuntimeError:
                 # The loop is closed: nobody waits any more, and what was written is written.
-                logger.warning("%d writes ended after their event loop", len(settled))
                 self._leave(sum(ticket.size for ticket, _ in settled))
+                with suppress(Exception):
+                    logger.warning("%d writes ended after their event loop", len(settled))
 
     def _settle(self, settled: Sequence[tuple[_Ticket, OuzelError | None]]) -> None:
         self._leave(sum(ticket.size for ticket, _ in settled))
