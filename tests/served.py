@@ -42,11 +42,16 @@ class Served:
 
 
 @contextmanager
-def served(home: Path, *flags: str, **env: str) -> Iterator[Served]:
-    """`ouzel serve` with these flags on a free port, its state under `home`; killed at the end."""
+def served(home: Path, *flags: str, module: str = "ouzel.cli", **env: str) -> Iterator[Served]:
+    """`ouzel serve` with these flags on a free port, its state under `home`; killed at the end.
+
+    Args:
+        module: what is run; it takes the same command line.
+        env: variables, beside those of this process that are no settings.
+    """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve.log"
-    command = [sys.executable, "-m", "ouzel.cli", "serve", "--port", "0", *flags]
+    command = [sys.executable, "-m", module, "serve", "--port", "0", *flags]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OUZEL_")}
     with log.open("wb") as output:
         process = subprocess.Popen(

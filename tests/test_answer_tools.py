@@ -12,6 +12,7 @@ import pytest
 from answer_kit import ask, read, room
 from doubles import scripted
 from hosted_tool import ConvertLength
+from ouzel.answer.preparing import Asked
 from ouzel.core.errors import (
     RequestError,
 )
@@ -119,7 +120,7 @@ async def test_the_deadline_is_the_requests_or_the_servers(store, given, expecte
     before = time.monotonic()
     answer = await answers.open(ask(answer_within=given), "ann")
     await answer.close()
-    task = await answers.prepare(run.request, "ann", before)
+    task = await answers.preparing.task(Asked(run.request, "ann", before))
     assert task.clock.within == expected
     assert task.clock.limited == (expected > 0)
 

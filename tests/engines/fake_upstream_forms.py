@@ -24,6 +24,7 @@ class Skills:
     efforts: set[str] = field(default_factory=lambda: {"low", "medium", "high"})
     switch: bool = False
     counts_as_it_goes: bool = True
+    takes_thinking: bool = True
 
 
 def skills_of(dialect: str) -> Skills:
@@ -82,6 +83,10 @@ def refuses(skills: Skills, body: dict[str, Any]) -> str | None:
         return f"reasoning_effort {effort} is not supported"
     if "images" not in skills.can and isinstance(body["messages"][0]["content"], list):
         return "this model takes no images"
+    if not skills.takes_thinking and any(
+        "reasoning" in name for message in body["messages"] for name in message
+    ):
+        return "thinking must not be given back"
     return None
 
 

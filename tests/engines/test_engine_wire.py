@@ -19,13 +19,14 @@ from ouzel.core.turns import (
     TextDelta,
     ThinkingDelta,
     Turn,
+    TurnCall,
     TurnMessage,
     Usage,
 )
 from ouzel.engines.upstream_failures import Overflow
 from ouzel.engines.upstream_sse import MAX_EVENT, EventParser
 from ouzel.engines.wire import UNLIKELY, TurnReader
-from ouzel.engines.wire_turn import write_turn
+from ouzel.engines.wire_turn import Dialect, write_turn
 
 HELLO = Turn((TurnMessage("user", "Hi"),))
 
@@ -103,6 +104,38 @@ def test_every_knob_is_written() -> None:
         "logprobs": True,
         "top_logprobs": 5,
     }
+
+
+CALLED = TurnMessage(
+    "assistant", "", calls=(TurnCall("c1", "f", "{}"),), thinking="I shall call f.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "fields"),
+    [
+        ("text", {"content": "<think>\nI shall call f.\n</think>\n\n"}),
+        ("reasoning", {"content": None, "reasoning": "I shall call f.\n"}),
+        ("reasoning_content", {"content": None, "reasoning_content": "I shall call f.\n"}),
+        (None, {"content": None}),
+    ],
+)
+def test_thinking_is_written_as_the_server_takes_it(form: Any, fields: dict[str, Any]) -> None:
+    turn = Turn((*HELLO.messages, CALLED))
+    (_, written) = write_turn(turn, "m", True, Dialect(thinking=form))["messages"]
+    calls = written.pop("tool_calls")
+    assert calls[0]["function"] == {"name": "f", "arguments": "{}"}
+    assert written == {"role": "assistant"} | fields
+
+
+def test_the_name_under_which_thinking_came_is_remembered() -> None:
+    for name in ("reasoning", "reasoning_content"):
+        _, reader = read(chunk({name: "Hm"}), chunk({"content": "Hi"}, "stop"))
+        assert reader.channel == name
+    _, reader = read(chunk({"reasoning": "Hm", "reasoning_content": "Hm"}, "stop"))
+    assert reader.channel == "reasoning_content"
+    _, reader = read(chunk({"content": "Hi"}, "stop"))
+    assert reader.channel is None
 
 
 def test_logprobs_without_alternatives_still_ask_for_one() -> None:

@@ -23,6 +23,13 @@ from ouzel.engines.upstream import UpstreamEngine
 from ouzel.engines.upstream_probe import style_of
 
 HELLO = Turn((TurnMessage("user", "Hi there"),))
+AGAIN = Turn(
+    (
+        TurnMessage("user", "How many?"),
+        TurnMessage("assistant", "Two.", thinking="Two is few."),
+        TurnMessage("user", "Are you sure?"),
+    )
+)
 NOTE = FunctionTool("note", "Notes.", '{"type":"object","properties":{"word":{"type":"string"}}}')
 
 
@@ -113,6 +120,40 @@ async def test_how_thinking_shows(dialect: str, how: str) -> None:
         engine = await up(fake)
         assert engine.info.thinks == how
         assert engine.info.capabilities >= {"opening"}
+        await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "how", "name"),
+    [
+        ("llama", "channel", "reasoning_content"),
+        ("sglang", "channel", "reasoning_content"),
+        ("vllm", "channel", "reasoning"),
+        ("ollama", "channel", "reasoning"),
+        ("llama", "tags", "content"),
+        ("vllm", "open", "content"),
+    ],
+)
+async def test_thinking_is_handed_back_as_it_came(dialect: str, how: str, name: str) -> None:
+    async with serving(dialect) as fake:
+        fake.skills.thinks = how
+        engine = await up(fake)
+        await said(engine, AGAIN)
+        message = fake.chats[0]["messages"][1]
+        told = "<think>\nTwo is few.\n</think>\n\nTwo." if name == "content" else "Two is few."
+        assert message[name] == told
+        assert {"role", "content", name} == set(message)
+        await engine.stop()
+
+
+@pytest.mark.parametrize("dialect", ["llama", "vllm", "sglang", "ollama"])
+async def test_thinking_that_a_server_refuses_is_kept_from_it(dialect: str) -> None:
+    async with serving(dialect) as fake:
+        fake.skills.thinks, fake.skills.takes_thinking = "channel", False
+        engine = await up(fake)
+        assert engine.info.thinks == "channel"
+        await said(engine, AGAIN)
+        assert fake.chats[0]["messages"][1] == {"role": "assistant", "content": "Two."}
         await engine.stop()
 
 

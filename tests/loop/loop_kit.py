@@ -125,13 +125,13 @@ def task_for(
     """What `Answers.prepare` makes of a request."""
     toolbox = open_toolbox(request, {tool.type: tool for tool in tools}, prepared)
     style = engine.info.tool_style if guided.able(engine.info) else "native"
-    history = tuple(history)
+    history, thinks = tuple(history), engine.info.thinks
     decision = None
     if style == "guided" and toolbox.only_code:
-        decision = context.assemble(request, history, toolbox, style, decision=True)
+        decision = context.assemble(request, history, toolbox, style, thinks=thinks, decision=True)
     return Task(
         request,
-        context.assemble(request, history, toolbox, style),
+        context.assemble(request, history, toolbox, style, thinks=thinks),
         "ann",
         clock or Clock(0, time.monotonic()),
         toolbox,

@@ -208,11 +208,6 @@ def test_led_models_see_calls_and_results_in_our_words():
     assert not any(message.calls or message.call_id for message in messages)
 
 
-@pytest.mark.parametrize("style", ["native", "guided"])
-def test_thinking_is_never_shown_again(style):
-    assert "hm" not in [message.text for message in turn_of(*CONVERSATION, style=style).messages]
-
-
 TEXTS = st.text(max_size=30)
 
 

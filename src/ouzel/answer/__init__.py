@@ -12,6 +12,7 @@ everything; it knows neither JSON nor HTTP.
 """
 
 from ouzel.answer.admitting import Answers
+from ouzel.answer.compacting import NOW, Compacted
 from ouzel.answer.running import Answer
 
-__all__ = ["Answer", "Answers"]
+__all__ = ["NOW", "Answer", "Answers", "Compacted"]

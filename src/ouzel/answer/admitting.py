@@ -1,47 +1,64 @@
 """Which requests are taken, and where running answers are found.
 
-What happens inside of one answer is `running`'s business.
+What a request needs before it runs is `preparing`'s business, what happens inside of one answer is
+`running`'s, and what outlives the process is `recovering`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 
-from ouzel.answer.attachments import attach
-from ouzel.answer.checking import (
-    check_calls,
-    check_capabilities,
-    check_format,
-    with_defaults,
-)
-from ouzel.answer.failing import PROMPT, UNSTORED
-from ouzel.answer.running import CLOSE_WITHIN, Answer
-from ouzel.core.contracts import Asker, Engine, Limiter, Meter, Prepared, Store, Tool
+from ouzel.answer import compacting, recovering
+from ouzel.answer.background import Background, BackgroundLimits
+from ouzel.answer.checking import check_capabilities, with_defaults
+from ouzel.answer.failing import UNSTORED
+from ouzel.answer.holding import Holds, OnlyTheConversation
+from ouzel.answer.log import Log
+from ouzel.answer.preparing import Asked, Preparing
+from ouzel.answer.running import CLOSE_WITHIN, Answer, Keeps
+from ouzel.core.contracts import Engine, Limiter, Meter, Store, Tool
 from ouzel.core.contracts_files import Files
-from ouzel.core.errors import (
-    ContextLengthExceeded,
-    EngineUnavailable,
-    NotFound,
-    RequestError,
-    ShuttingDown,
-)
+from ouzel.core.contracts_state import Conversations, Sealer
+from ouzel.core.errors import EngineUnavailable, NotFound, ShuttingDown, StoreError
+from ouzel.core.events import Event
 from ouzel.core.items import Item, new_id
-from ouzel.core.request import FunctionTool, HostedTool, Request
+from ouzel.core.request import Protocol, Request
 from ouzel.core.runs import Run
-from ouzel.loop import context, guided
-from ouzel.loop.budget import Clock
-from ouzel.loop.run import Task
-from ouzel.loop.toolbox import Toolbox, open_toolbox
 
-_BIG_TOOLS = 20_000
-"""Characters of schemas from which tools are read in a thread."""
+_log = logging.getLogger(__name__)
 
-_GRAMMAR_COUNTS = 20_000
-"""Characters for which a custom tool counts: a short grammar may take long to read."""
+SEALED = "reasoning.encrypted_content"
+"""What `include` calls thinking that only this server can read again."""
+
+_CHAT = "chatcmpl"
+"""What ids of Chat Completions begin with."""
+
+MOST_UNKEPT = 1000
+"""Ends that could not be stored and are remembered until they can."""
+
+STOP_WITHIN = 15.0
+"""Seconds that background runs get to leave off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A stored run as somebody reads it.
+
+    Args:
+        run: as it is now.
+        batches: its events from the first one on.
+        ended: all of them are there.
+    """
+
+    run: Run
+    batches: AsyncGenerator[Sequence[Event], None]
+    ended: bool
 
 
 class Answers:
@@ -55,8 +72,11 @@ class Answers:
         aliases: further names under which the served model is reached.
         tools: tools that this server runs by itself.
         answer_within: seconds in which an answer should be whole where the request does not say;
-            0 sets no limit.
+            0 sets no limit. Background runs have none.
         files: keeps what comes with messages; without it no files are taken.
+        conversations: keeps conversations; without it there are none.
+        sealer: makes what clients keep for us; without it nothing is sealed.
+        background: what background runs may take.
     """
 
     def __init__(
@@ -69,149 +89,182 @@ class Answers:
         tools: Iterable[Tool] = (),
         answer_within: float = 60.0,
         files: Files | None = None,
+        *,
+        conversations: Conversations | None = None,
+        sealer: Sealer | None = None,
+        background: BackgroundLimits | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
+        self.conversations = conversations
         self.aliases = tuple(aliases)
-        self._tools = {tool.type: tool for tool in tools}
+        self.preparing = Preparing(
+            engine, store, tools, files, conversations, sealer, self._is_running
+        )
         self._answer_within = answer_within
-        self._files = files
+        self._sealer = sealer
         self._limiter = limiter
         self._meter = meter
+        self._holds = Holds()
         self._live: dict[str, Answer] = {}
+        self._unkept: dict[str, Answer] = {}
         self._stopping = asyncio.Event()
+        self.background = Background(background or BackgroundLimits(), self._do)
 
     @property
     def hosted(self) -> frozenset[str]:
         """Types of the tools that this server runs by itself."""
-        return frozenset(self._tools)
+        return frozenset(self.preparing.tools)
 
-    async def open(self, request: Request, owner: str) -> Answer:
-        """Admit a request and start thinking. The caller closes the answer, whatever happens.
+    async def open(
+        self,
+        request: Request,
+        owner: str,
+        *,
+        before: tuple[Item, ...] | None = None,
+        admission: AbstractAsyncContextManager[None] | None = None,
+    ) -> Answer:
+        """Admit a request and start thinking. The caller closes the answer, whatever happens;
+        only one that runs in the background is left alone.
+
+        Args:
+            before: the conversation so far, where the caller knows it better than the store.
+            admission: held instead of the limiter's.
 
         Raises:
             NotFound: the model, or the run that is to be continued, does not exist.
             RequestError: a parameter cannot be honoured by the served model.
+            Conflict: another response is being made in the conversation.
             ContextLengthExceeded: the prompt does not fit.
             TooManyRequests: the server is full.
             EngineUnavailable: the engine takes no turns now.
             StoreError: the run cannot be kept.
             ShuttingDown: the server is stopping.
         """
-        if self._stopping.is_set():
-            raise _stopping()
+        self._check_open()
         began = time.monotonic()
         self.resolve(request.model)
         check_capabilities(request, self.engine.info)
+        if request.background:
+            return await self._queue(request, owner, began)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._limiter.admit(owner))
+            await stack.enter_async_context(admission or self._limiter.admit(owner))
+            stack.enter_context(self._holds.on(owner, request.conversation_id))
             request = with_defaults(request, self.engine.info.defaults, self._answer_within)
-            task = await self.prepare(request, owner, began)
+            task = await self.preparing.task(Asked(request, owner, began, before=before))
             request = task.request
             if self.engine.state != "ready":
                 raise EngineUnavailable(f"The engine is {self.engine.state}; try again shortly.")
-            run = Run(
-                id=new_id("chatcmpl", "-") if request.protocol == "chat" else new_id("resp"),
-                owner=owner,
-                model=self.engine.info.model,
-                created_at=time.time(),
-                request=request,
-            )
+            run = self._run(request, owner)
             if request.store:
                 await self.store.begin(run)
-            answer = Answer(run, task, self.engine, self.store, self._closed, stack.pop_all())
-            self._live[run.id] = answer
+            answer = self._answer(run, stack.pop_all())
+            answer.start(task)
             if self._stopping.is_set():  # since we looked
                 answer.abort(_stopping())
             return answer
 
-    async def prepare(
-        self, request: Request, owner: str, began: float, *, keep: bool = True
-    ) -> Task:
-        """What is to be done for this request.
+    async def _queue(self, request: Request, owner: str, began: float) -> Answer:
+        """Keep a request for its turn, once it is known that nothing is wrong with it."""
+        self.background.check()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._holds.on(owner, request.conversation_id))
+            request = with_defaults(request, self.engine.info.defaults, 0.0)
+            request = (await self.preparing.task(Asked(request, owner, began))).request
+            run = replace(self._run(request, owner), status="queued")
+            await self.store.begin(run)
+            self._check_open()
+            answer = self._answer(run, stack.pop_all())
+            answer.queue()
+            self.background.put(answer)
+            return answer
 
-        Args:
-            began: when it came, in seconds of the monotonic clock.
-            keep: write down files that came with it.
-
-        Raises as `open`.
-        """
-        check_format(request)
-        history: tuple[Item, ...] = ()
-        if request.previous_id is not None:
-            history = await self._history(request.previous_id, owner)
-        check_calls((*history, *request.input), request.protocol)
-        # What is refused so far has left no file behind.
-        request = await attach(request, owner, self._files, keep=keep)
-        info = self.engine.info
-        items = (*history, *request.input)
-        prepared = await self._prepare_tools(request, Asker(owner, items))
-        toolbox = await self._open_toolbox(request, prepared)
-        style = info.tool_style if guided.able(info) else "native"
-        turn = context.assemble(request, history, toolbox, style)
-        if context.at_most_tokens(turn) > info.context_window:
-            tokens = await self.engine.count_tokens(turn)
-            if tokens >= info.context_window:
-                param = PROMPT[request.protocol]
-                raise ContextLengthExceeded(tokens, info.context_window, param=param)
-        clock = Clock(request.answer_within or 0.0, began)
-        now, unread = context.round_of(items), context.unread(items)
-        decision = None
-        if style == "guided" and toolbox.only_code:
-            decision = context.assemble(request, history, toolbox, style, decision=True)
-        return Task(request, turn, owner, clock, toolbox, style, now, decision, unread)
-
-    async def _prepare_tools(self, request: Request, asker: Asker) -> dict[int, Prepared]:
-        """Our own tools that the request offers, made ready, by their place in it."""
-        prepared = {}
-        for place, spec in enumerate(request.tools):
-            tool = self._tools.get(spec.type) if isinstance(spec, HostedTool) else None
-            if tool is None or not isinstance(spec, HostedTool):
-                continue
-            try:
-                prepared[place] = await tool.prepare(spec, asker)
-            except RequestError as error:
-                where = f"tools[{place}]"
-                error.param = f"{where}.{error.param}" if error.param else where
-                raise
-        return prepared
-
-    async def _open_toolbox(self, request: Request, prepared: Mapping[int, Prepared]) -> Toolbox:
-        """Big schemas and grammars are read in a thread: nobody else shall wait for them."""
-        size = sum(
-            len(tool.parameters) if isinstance(tool, FunctionTool) else _GRAMMAR_COUNTS
-            for tool in request.tools
+    def _run(self, request: Request, owner: str) -> Run:
+        chat = request.protocol == "chat"
+        return Run(
+            id=new_id(_CHAT, "-") if chat else new_id("resp"),
+            owner=owner,
+            model=self.engine.info.model,
+            created_at=time.time(),
+            request=request,
         )
-        if size < _BIG_TOOLS:
-            return open_toolbox(request, self._tools, prepared)
-        return await asyncio.to_thread(open_toolbox, request, self._tools, prepared)
 
-    async def _history(self, previous_id: str, owner: str) -> tuple[Item, ...]:
-        param = "previous_response_id"
-        previous = self._owned(previous_id, owner)
-        if previous is not None and not previous.ended:
-            raise RequestError(
-                f"Previous response with id '{previous_id}' is still in progress.",
-                param=param,
-                code="previous_response_in_progress",
-            )
+    def _answer(self, run: Run, held: AsyncExitStack, events: Sequence[Event] = ()) -> Answer:
+        keeps: Keeps | None = self.store if run.request.store else None
+        if keeps is None and run.request.conversation_id is not None and self.conversations:
+            keeps = OnlyTheConversation(self.conversations)
+        output = recovering.output_of(events, self._seal_for(run))
+        done = tuple(output.items) if events else ()
+        run = replace(run, output=done) if done else run
+        answer = Answer(run, self.engine, keeps, self._closed, held, output, Log(events))
+        self._live[run.id] = answer
+        return answer
+
+    def _seal_for(self, run: Run) -> Callable[[str], str] | None:
+        """How the thinking of this run is made readable to this server only, if it is asked for."""
+        if self._sealer is None or SEALED not in run.request.include:
+            return None
+        return partial(self._sealer.seal, "reasoning", run.owner, run.model)
+
+    async def _do(self, answer: Answer) -> None:
+        """A background run, to its end or to the end of this process."""
+        timer = None
         try:
-            return await self.store.history(previous_id, owner)
-        except NotFound as error:
-            raise RequestError(
-                f"Previous response with id '{previous_id}' not found.",
-                param=param,
-                code="previous_response_not_found",
-            ) from error
+            if within := self.background.limits.within:
+                timer = asyncio.get_running_loop().call_later(
+                    within, answer.abort, recovering.too_long(within)
+                )
+            await recovering.until_ready(self.engine)
+            request, owner = answer.run.request, answer.run.owner
+            far = recovering.so_far(answer, self.engine.info)
+            asked = Asked(request, owner, time.monotonic(), so_far=far, again=True)
+            task = await self.preparing.task(asked)
+            with self._limiter.busy():
+                answer.start(task, recovering.first(far))
+                await answer.parted()
+        except Exception as error:
+            answer.fail(error)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await answer.close()
+
+    async def recover(self) -> tuple[int, int]:
+        """For start-up: take up the background runs that an earlier process left, and end the
+        others as failed. How many of each. Raises StoreError."""
+        taken = ended = 0
+        async for run, events in self.store.interrupted():
+            if not run.request.background:
+                await recovering.end(self.store, run, events)
+                ended += 1
+                continue
+            async with AsyncExitStack() as stack:
+                stack.enter_context(self._holds.on(run.owner, run.request.conversation_id))
+                answer = self._answer(run, stack.pop_all(), events)
+            if not events:
+                answer.queue()
+            self.background.put(answer)
+            taken += 1
+        return taken, ended
 
     async def count_tokens(self, request: Request, owner: str) -> int:
         """Prompt tokens that this request would have. Raises as `open`."""
-        if self._stopping.is_set():
-            raise _stopping()
+        self._check_open()
         self.resolve(request.model)
         async with self._limiter.admit(owner):
-            task = await self.prepare(request, owner, time.monotonic(), keep=False)
+            asked = Asked(request, owner, time.monotonic(), keep=False)
+            task = await self.preparing.task(asked)
             return await self.engine.count_tokens(task.turn)
+
+    async def compact(self, request: Request, owner: str) -> compacting.Compacted:
+        """A conversation, compacted by the model. Raises as `open`."""
+        self._check_open()
+        began = time.monotonic()
+        self.resolve(request.model)
+        async with self._limiter.admit(owner):
+            request = with_defaults(request, self.engine.info.defaults, self._answer_within)
+            task = await self.preparing.task(Asked(request, owner, began))
+            return await compacting.on_request(self.engine, task)
 
     def resolve(self, model: str) -> str:
         """The served name behind a name that a client used.
@@ -229,47 +282,117 @@ class Answers:
             code="model_not_found",
         )
 
-    async def load(self, run_id: str, owner: str) -> Run:
+    async def load(self, run_id: str, owner: str, protocol: Protocol = "responses") -> Run:
         """A stored run as it is now. Raises NotFound, StoreError."""
-        run = await self.store.load(run_id, owner)
-        if run.finished_at is None and run_id not in self._live:
-            # It ended between these two looks, or its end could not be stored.
+        answer = self._owned(run_id, owner) or self._unkept.get(run_id)
+        if answer is not None and answer.run.owner == owner:
+            run = answer.run
+        else:
             run = await self.store.load(run_id, owner)
             if run.finished_at is None:
-                run = replace(run, status="failed", failure=UNSTORED)
+                # It ended between these two looks, or its end could not be stored.
+                run = await self.store.load(run_id, owner)
+                if run.finished_at is None:
+                    run = replace(run, status="failed", failure=UNSTORED)
+        if run.request.protocol != protocol:
+            raise _no_such(run_id)
         return run
+
+    async def follow(self, run_id: str, owner: str, idle: float | None = None) -> Followed:
+        """A stored run's events, while it runs or after. Raises NotFound, StoreError."""
+        answer = self._owned(run_id, owner)
+        if answer is not None and answer.run.request.protocol == "responses":
+            return Followed(answer.run, answer.batches(idle), answer.ended)
+        run = await self.load(run_id, owner)
+        unkept = self._unkept.get(run_id)
+        if unkept is not None:
+            return Followed(run, unkept.batches(), True)
+        events = await self.store.events(run_id, owner)
+        return Followed(run, recovering.told(run, events), True)
 
     async def cancel(self, run_id: str, owner: str) -> Run:
         """Stop a stored run if it still runs; the run as it then is. Raises NotFound."""
         answer = self._owned(run_id, owner)
-        if answer is not None:
+        if answer is not None and answer.run.request.protocol == "responses":
             answer.cancel()
-            return await answer.settled(CLOSE_WITHIN)
+            run = await answer.settled(CLOSE_WITHIN)
+            await self._let_go(answer)
+            return run
         return await self.load(run_id, owner)
 
-    async def delete(self, run_id: str, owner: str) -> None:
+    async def delete(self, run_id: str, owner: str, protocol: Protocol = "responses") -> None:
         """Forget a stored run, stopping it first if it still runs. Raises NotFound."""
+        if run_id.startswith(_CHAT) != (protocol == "chat"):
+            raise _no_such(run_id)
         answer = self._owned(run_id, owner)
         if answer is not None:
             answer.forget()
+            await self._let_go(answer)
+        self._unkept.pop(run_id, None)
         await self.store.delete(run_id, owner)
 
+    async def _let_go(self, answer: Answer) -> None:
+        """Of a run that was ended while it waited for its turn, nobody else would."""
+        if self.background.take_out(answer):
+            await answer.close()
+
+    async def keep_ends(self) -> int:
+        """Store ends that could not be stored when they came; how many it was now."""
+        kept = 0
+        for run_id, answer in list(self._unkept.items()):
+            assert answer.unkept is not None  # noqa: S101  # that is why it is here
+            try:
+                await self.store.finish(answer.run, *answer.unkept)
+            except StoreError:
+                continue
+            self._unkept.pop(run_id, None)
+            kept += 1
+        return kept
+
     def shut_down(self) -> None:
-        """Take no new requests, and end running ones as failed with `ShuttingDown`."""
+        """Take no new requests, and end running ones as failed with `ShuttingDown`; those in the
+        background are left for the next process."""
         self._stopping.set()
+        waiting = self.background.stop()
         for answer in list(self._live.values()):
-            answer.abort(_stopping())
+            if answer.run.request.background:
+                answer.leave_off()
+            else:
+                answer.abort(_stopping())
+        for answer in waiting:
+            self._live.pop(answer.run.id, None)
+
+    async def close(self) -> None:
+        """Wait until background runs have left off. To be called before the store is closed."""
+        self.shut_down()
+        await self.background.close(STOP_WITHIN)
+
+    def _check_open(self) -> None:
+        if self._stopping.is_set():
+            raise _stopping()
 
     def _closed(self, answer: Answer, seconds: float, first_token: float | None) -> None:
         """An answer has let everything go."""
         self._live.pop(answer.run.id, None)
-        self._meter.run_finished(answer.run, seconds, first_token)
+        stored = answer.run.request.store and not answer.forgotten
+        if answer.unkept is not None and stored and len(self._unkept) < MOST_UNKEPT:
+            self._unkept[answer.run.id] = answer
+        if answer.ended:
+            self._meter.run_finished(answer.run, seconds, first_token)
+
+    def _is_running(self, run_id: str, owner: str) -> bool:
+        answer = self._owned(run_id, owner)
+        return answer is not None and not answer.ended
 
     def _owned(self, run_id: str, owner: str) -> Answer | None:
         answer = self._live.get(run_id)
         if answer is None or answer.run.owner != owner:
             return None
         return answer if answer.run.request.store and not answer.forgotten else None
+
+
+def _no_such(run_id: str) -> NotFound:
+    return NotFound(f"No object with id '{run_id}' found.", code="not_found")
 
 
 def _stopping() -> ShuttingDown:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from ouzel.core.contracts_files import Files
 from ouzel.core.errors import NotFound, RequestError, TooLarge
@@ -54,23 +54,21 @@ async def attach(
         TooLarge: it is larger than a file may be, or there is no room for it.
         StoreError: it cannot be kept.
     """
-    wanted = [part for item in request.input for part in _parts(item) if isinstance(part, File)]
-    if not wanted:
-        return request
-    if len(wanted) > MOST_FILES:
-        raise RequestError(
-            f"Too many files: the messages hold {len(wanted)}, and may hold {MOST_FILES}.",
-            param="input",
-            code="invalid_value",
-        )
     opened = any(isinstance(t, HostedTool) and t.type in OPENS_FILES for t in request.tools)
-    attaching = _Attaching(owner, files, not opened, keep)
-    items = []
-    for index, item in enumerate(request.input):
-        if isinstance(item, Message) and any(isinstance(part, File) for part in item.parts):
-            item = replace(item, parts=await attaching.parts(item.parts, f"input[{index}]"))
-        items.append(item)
-    return replace(request, input=tuple(items))
+    attaching = _Attaching(owner, files, "never" if opened else "always", keep)
+    items = await attaching.items(request.input, "input")
+    return request if items is request.input else replace(request, input=items)
+
+
+async def attach_to_conversation(
+    items: tuple[Item, ...], owner: str, files: Files | None
+) -> tuple[Item, ...]:
+    """Items of a conversation with every file of their messages kept and named.
+
+    Nobody knows yet which tools the responses in it will have: what is plain text will be shown to
+    the model, anything else is left to a tool. Raises as `attach`, with a `param` in `items`.
+    """
+    return await _Attaching(owner, files, "if readable", True).items(items, "items")
 
 
 def _parts(item: Item) -> tuple[Part, ...]:
@@ -99,14 +97,38 @@ class _Attaching:
     """The files of one request.
 
     Args:
-        show: the model has to be shown what is in them.
+        show: whether the model is shown what is in them: `always` refuses what cannot be shown.
     """
 
-    def __init__(self, owner: str, files: Files | None, show: bool, keep: bool) -> None:
+    def __init__(
+        self,
+        owner: str,
+        files: Files | None,
+        show: Literal["always", "if readable", "never"],
+        keep: bool,
+    ) -> None:
         self._owner = owner
         self._files = files
         self._show = show
         self._keep = keep
+
+    async def items(self, items: tuple[Item, ...], where: str) -> tuple[Item, ...]:
+        """The items with their files kept and named; `where` they stand in the body."""
+        wanted = [part for item in items for part in _parts(item) if isinstance(part, File)]
+        if not wanted:
+            return items
+        if len(wanted) > MOST_FILES:
+            raise RequestError(
+                f"Too many files: the messages hold {len(wanted)}, and may hold {MOST_FILES}.",
+                param=where,
+                code="invalid_value",
+            )
+        found = []
+        for index, item in enumerate(items):
+            if isinstance(item, Message) and any(isinstance(part, File) for part in item.parts):
+                item = replace(item, parts=await self.parts(item.parts, f"{where}[{index}]"))
+            found.append(item)
+        return tuple(found)
 
     async def parts(self, parts: tuple[Part, ...], where: str) -> tuple[Part, ...]:
         found: list[Part] = []
@@ -123,10 +145,10 @@ class _Attaching:
     async def _sent(self, part: File, param: str) -> File:
         """A file that came as data."""
         shown = ""
-        if self._show:
-            shown = _readable(await asyncio.to_thread(_beginning, part.data), part.name, param)
+        if self._show != "never":
+            shown = self._readable(await asyncio.to_thread(_beginning, part.data), part.name, param)
         if self._files is None:
-            if not self._show:
+            if self._show == "never" or (part.data and not shown):
                 raise _no_files(param)
             return File(name=part.name, shown=shown)
         if not self._keep:
@@ -164,13 +186,13 @@ class _Attaching:
             info = await self._files.load(part.file_id, self._owner)
             name = part.name or info.name
             shown = ""
-            if self._show:
+            if self._show != "never":
                 content = await self._files.open(part.file_id, self._owner)
                 try:
                     start = await content.read(0, MOST_SHOWN + 1)
                 finally:
                     content.close()
-                shown = _readable(start, name, param)
+                shown = self._readable(start, name, param)
         except NotFound as error:
             # Of an object that a body names, not of the one that was called: 400, not 404.
             raise RequestError(
@@ -179,6 +201,14 @@ class _Attaching:
                 code="file_not_found",
             ) from error
         return File(part.file_id, name, shown=shown)
+
+    def _readable(self, start: bytes, name: str, param: str) -> str:
+        try:
+            return _readable(start, name, param)
+        except RequestError:
+            if self._show == "if readable":
+                return ""
+            raise
 
 
 def _readable(start: bytes, name: str, param: str) -> str:

@@ -9,6 +9,7 @@ from ouzel.core.errors import (
     RequestError,
     ShuttingDown,
     StoreError,
+    StoreFull,
 )
 from ouzel.core.events import Failure
 from ouzel.core.request import Protocol
@@ -17,6 +18,14 @@ PROMPT: dict[Protocol, str] = {"chat": "messages", "responses": "input"}
 """The parameter that holds the prompt."""
 
 UNSTORED = Failure("server_error", "The response could not be stored.", 500)
+NO_ROOM = Failure(
+    "insufficient_storage", "The response could not be stored: the server's disk is full.", 507
+)
+
+
+def unstored(error: StoreError) -> Failure:
+    """The failure of a run that could not be kept."""
+    return NO_ROOM if isinstance(error, StoreFull) else UNSTORED
 
 
 def failure_of(error: BaseException, protocol: Protocol) -> Failure:
@@ -42,5 +51,5 @@ def failure_of(error: BaseException, protocol: Protocol) -> Failure:
         case ShuttingDown():
             return Failure("server_shutting_down", error.message, 503, 5.0)
         case StoreError():
-            return UNSTORED
+            return unstored(error)
     return Failure("server_error", "The server had an error while processing the request.", 500)

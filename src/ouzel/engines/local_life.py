@@ -181,6 +181,7 @@ class Life:
             defaults=birth.defaults,
             thinks=found.thinks,
             tool_style=style,
+            slots=self.plan.slots,
         )
 
     async def over(self, hung_after: float) -> str:

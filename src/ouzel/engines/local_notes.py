@@ -22,7 +22,7 @@ from ouzel.engines.upstream_probe import Findings
 
 _log = logging.getLogger(__name__)
 
-PROBES: Final = 2
+PROBES: Final = 3
 """Raise it when the probes change, so that old findings are not used."""
 
 

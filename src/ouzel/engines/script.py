@@ -9,6 +9,7 @@ A script in a file:
     capabilities = ["stop", "seed"]   # left out: CAPABILITIES
     thinks = "channel"                # or no, tags, open: what the engine says of itself
     tool_style = "native"             # or guided
+    slots = 4                         # requests that it says it computes at once
     pace = { prefill = 50, decode = 20 }   # tokens a second; or "measured"; left out: very fast
 
     [[reply]]
@@ -170,6 +171,7 @@ class Script:
 
     Args:
         pace: how fast it says that it is; None has it measured.
+        slots: how many requests it says that it computes at once; it takes any number.
     """
 
     replies: tuple[Reply, ...] = (Reply((Say("You said: {input}"),)),)
@@ -179,6 +181,7 @@ class Script:
     thinks: Thinks = "channel"
     tool_style: ToolStyle = "native"
     pace: Pace | None = FAST
+    slots: int = 4
 
 
 def last_user_text(turn: Turn) -> str:
@@ -207,8 +210,8 @@ def load_script(path: Path) -> Script:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ScriptError(f"The script {path} cannot be read: {error}") from error
-    known = {"model", "context_window", "capabilities", "thinks", "tool_style", "pace", "reply"}
-    _only(data, known, "the script")
+    about = {"model", "context_window", "capabilities", "thinks", "tool_style", "pace", "slots"}
+    _only(data, {*about, "reply"}, "the script")
     replies = data.get("reply", [])
     if not isinstance(replies, list) or not replies:
         raise ScriptError("The script needs at least one [[reply]].")
@@ -227,6 +230,7 @@ def load_script(path: Path) -> Script:
             thinks=_one_of(data.get("thinks", "channel"), thinks, "thinks"),
             tool_style=_one_of(data.get("tool_style", "native"), styles, "tool_style"),
             pace=_pace(data["pace"]) if "pace" in data else FAST,
+            slots=int(data.get("slots", 4)),
         )
     except ScriptError:
         raise

@@ -117,6 +117,7 @@ class ScriptedEngine:
             detail=(("engine", "scripted"),),
             thinks=self._script.thinks,
             tool_style=self._script.tool_style,
+            slots=self._script.slots,
         )
 
     @property
@@ -134,7 +135,8 @@ class ScriptedEngine:
 
     async def count_tokens(self, turn: Turn) -> int:
         """See the contract: a token for each word, and one for each message."""
-        counted = sum(len(tokenize(message.text)) + 1 for message in turn.messages)
+        said = [text for message in turn.messages for text in (message.thinking, message.text)]
+        counted = sum(len(tokenize(text)) for text in said) + len(turn.messages)
         return counted + len(tokenize(turn.opening))
 
     async def stream(
@@ -153,10 +155,15 @@ class ScriptedEngine:
         began = time.perf_counter()
         self.active += 1
         try:
-            for step in self._find(turn).steps:
-                if isinstance(step, Think) and turn.opening.rstrip().endswith("</think>"):
+            reply = self._find(turn)
+            said = _said_already(reply, turn)
+            for step in reply.steps:
+                if isinstance(step, Think) and (said or turn.opening.rstrip().endswith("</think>")):
                     continue  # the thinking was closed before the turn began
-                async for delta in performance.play(step):
+                left: Step | None = step
+                if said:  # goes on where the opening ends
+                    said, left = _after(step, said, turn)
+                async for delta in performance.play(left):
                     yield delta
                     if isinstance(delta, TurnDone):
                         return
@@ -200,7 +207,7 @@ class _Performance:
     def done(self, reason: Literal["stop", "length", "calls", "filter", "halted"]) -> TurnDone:
         return TurnDone(reason, Usage(self._prompt_tokens, 0, self.generated, self._thought))
 
-    async def play(self, step: Step) -> AsyncGenerator[EngineDelta, None]:
+    async def play(self, step: Step | None) -> AsyncGenerator[EngineDelta, None]:
         if self._halt.wished:
             yield self.done("halted")
             return
@@ -225,8 +232,7 @@ class _Performance:
     async def _utter(
         self, text: str, delay: float, thinking: bool
     ) -> AsyncGenerator[EngineDelta, None]:
-        text = text.replace("{last}", last_text(self._turn))
-        for token in tokenize(text.replace("{input}", last_user_text(self._turn))):
+        for token in tokenize(_filled(text, self._turn)):
             if delay:
                 await asyncio.sleep(delay)
             if self._halt.wished or self.generated >= self._room:
@@ -260,6 +266,42 @@ class _Performance:
         others = [(token, -0.5)] + [(f"{token}~{rank}", -0.5 - rank) for rank in range(1, wanted)]
         top = tuple(TokenLogprob(text, value, tuple(text.encode())) for text, value in others)
         return (TokenLogprob(token, -0.5, tuple(token.encode()), top[:wanted]),)
+
+
+def _filled(text: str, turn: Turn) -> str:
+    """A script's text for this turn."""
+    return text.replace("{last}", last_text(turn)).replace("{input}", last_user_text(turn))
+
+
+def _said_already(reply: Reply, turn: Turn) -> int:
+    """How many words of the reply the turn's opening ends with."""
+    if not turn.opening:
+        return 0
+    words = [
+        word
+        for step in reply.steps
+        if isinstance(step, Say)
+        for word in tokenize(_filled(step.text, turn))
+    ]
+    found, text = 0, ""
+    for count, word in enumerate(words, 1):
+        text += word
+        if len(text) > len(turn.opening):
+            break
+        if any(each.isalnum() for each in text) and turn.opening.endswith(text):
+            found = count
+    return found
+
+
+def _after(step: Step, said: int, turn: Turn) -> tuple[int, Step | None]:
+    """What is left of a step of which, with those that follow, so many words were said; and how
+    many of those belong to later steps."""
+    if not isinstance(step, Say):
+        return said, None
+    words = tokenize(_filled(step.text, turn))
+    if said >= len(words):
+        return said - len(words), None
+    return 0, Say("".join(words[said:]), step.delay)
 
 
 def _failure(message: str, status: int) -> Exception:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,6 +29,7 @@ class Heard:
         call: the name of the first call.
         times_itself: it sent times with its tokens.
         counts_as_it_goes: it sent counts before the end.
+        channel: the name under which thinking came.
     """
 
     text: str = ""
@@ -37,6 +38,7 @@ class Heard:
     logprobs: bool = False
     times_itself: bool = False
     counts_as_it_goes: bool = False
+    channel: Literal["reasoning_content", "reasoning"] | None = None
 
 
 Until = Callable[[Heard], bool]
@@ -120,6 +122,7 @@ async def _listen(
                     case CallDelta(_, _, name):
                         heard.call = heard.call or name or ""
             exchange.moved()
+            heard.channel = reader.channel
             if reader.reason is None:
                 heard.counts_as_it_goes |= reader.usage is not None
                 heard.times_itself |= reader.timings is not None

@@ -37,6 +37,15 @@ _THINK: Final = Turn(
 )
 """Long enough for a first reading of the pace, and short to answer for who does not think."""
 
+_GIVEN_BACK: Final = Turn(
+    (
+        TurnMessage("user", "What is 2 + 2?"),
+        TurnMessage("assistant", "4", thinking="Two and two are four."),
+        TurnMessage("user", "Count: one, two,"),
+    ),
+    GREEDY,
+    max_tokens=2,
+)
 _SUM: Final = Turn((TurnMessage("user", "What is 2 + 2?"),), GREEDY)
 _DAYS: Final = Turn(
     (TurnMessage("user", "Name the days of the week."),),
@@ -214,6 +223,11 @@ class Prober:
         self._seen.append(("thinking", f"{self._thinks}: {_THINKS[self._thinks]}"))
         if self._thinks != "no":
             await self._efforts()
+        if told.channel is not None:
+            # Some servers refuse their own thinking, others ask for it.
+            back = replace(self._dialect, thinking=told.channel)
+            taken = await self._hear(_GIVEN_BACK, back) is not None
+            self._dialect = replace(back, thinking=told.channel if taken else None)
 
     async def _template(self) -> str | None:
         """The prompt that the server's template makes, from llama-server."""

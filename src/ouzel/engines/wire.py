@@ -198,6 +198,7 @@ class TurnReader:
         closed: the engine said that nothing follows.
         logprobs_seen: tokens that came with log-probabilities, thinking included.
         timings: what llama-server said last of its counts and times, where it was asked to.
+        channel: the name under which thinking came, if any did.
     """
 
     __slots__ = (
@@ -208,6 +209,7 @@ class TurnReader:
         "_thinking",
         "_thought",
         "_top",
+        "channel",
         "closed",
         "failure",
         "logprobs_seen",
@@ -230,6 +232,7 @@ class TurnReader:
         self.usage: _Usage | None = None
         self.closed = False
         self.logprobs_seen = 0
+        self.channel: Literal["reasoning_content", "reasoning"] | None = None
 
     def feed(self, data: bytes) -> list[Piece]:
         """The deltas that these bytes complete. Raises nothing: see `failure`."""
@@ -319,6 +322,8 @@ class TurnReader:
             else:
                 self._text.append(delta.text)
             if isinstance(delta, ThinkingDelta):
+                named = choice.delta is not None and choice.delta.reasoning_content
+                self.channel = "reasoning_content" if named else "reasoning"
                 self._thinking.append(delta.text)
                 if timings is not None:
                     self._thought = timings.predicted_n or None

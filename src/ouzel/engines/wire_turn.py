@@ -20,6 +20,11 @@ GrammarField = Literal["grammar", "structured_outputs", "guided_grammar", "ebnf"
 as `guided_grammar` (vLLM until 2025), as `ebnf` (SGLang)."""
 
 
+ThinkingForm = Literal["text", "reasoning_content", "reasoning"]
+"""How thinking is handed back: between tags before the text, or in a field of the message; there
+is no standard, and a server reads the name that it writes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """What a server takes beyond the common part, and wants to be told.
@@ -32,6 +37,7 @@ class Dialect:
         running_usage: it can send its counts with every chunk (vLLM, SGLang).
         efforts: values of `reasoning_effort` that it takes; none are sent otherwise.
         switch: its template turns thinking off where `enable_thinking` is false.
+        thinking: how thinking is handed back, None where it is refused.
     """
 
     grammar: GrammarField | None = None
@@ -40,6 +46,7 @@ class Dialect:
     running_usage: bool = False
     efforts: frozenset[Effort] = frozenset()
     switch: bool = False
+    thinking: ThinkingForm | None = "text"
 
 
 PLAIN: Final = Dialect()
@@ -76,7 +83,7 @@ def write_turn(turn: Turn, model: str, stream: bool, dialect: Dialect = PLAIN) -
     """
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_message(message) for message in turn.messages],
+        "messages": [_message(message, dialect.thinking) for message in turn.messages],
         "stream": stream,
     }
     if stream:
@@ -101,15 +108,20 @@ def write_turn(turn: Turn, model: str, stream: bool, dialect: Dialect = PLAIN) -
     return body
 
 
-def _message(message: TurnMessage) -> dict[str, Any]:
+def _message(message: TurnMessage, form: ThinkingForm | None) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    written: dict[str, Any] = {"role": role, "content": message.text}
+    text = message.text
+    if message.thinking and form == "text":
+        text = f"<think>\n{message.thinking.strip()}\n</think>\n\n{text}"
+    written: dict[str, Any] = {"role": role, "content": text}
+    if message.thinking and form not in ("text", None):
+        written[form] = message.thinking
     if message.name is not None:
         written["name"] = message.name
     if message.call_id is not None:
         written["tool_call_id"] = message.call_id
     if message.calls:
-        written["content"] = message.text or None
+        written["content"] = text or None
         written["tool_calls"] = [
             {
                 "id": call.id,

@@ -54,6 +54,11 @@ def wrong_arguments(trouble: str) -> str:
     return f"The arguments were not valid: {trouble} Write them again, put right."
 
 
+def go_on(thought: str) -> str:
+    """Gives a model that was interrupted its thinking back, to go on from."""
+    return f"These are your notes so far:\n{thought.strip()}\n\nGo on from where they end."
+
+
 def notes(thought: str) -> str:
     """Gives a model that thought for too long its thinking back, to answer from."""
     return (

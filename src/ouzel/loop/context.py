@@ -2,8 +2,8 @@
 
 Chat templates differ in what they accept: nearly all know `system`, few know `developer`, and
 many allow a system message only at the start. So developer messages are shown as system ones,
-and those that open the conversation are joined with the instructions into one. Thinking of
-earlier turns is not shown again, as the templates of thinking models do it themselves.
+and those that open the conversation are joined with the instructions into one. Thinking is shown
+again within the round that it belongs to (`thoughts`).
 
 Calls of earlier turns are shown in the model's own way where it calls natively, and as guided
 models write them otherwise (`guided_words`). Our own words and the tools come first, before the
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from ouzel.core.contracts import ToolStyle
+from ouzel.core.contracts import Thinks, ToolStyle
 from ouzel.core.items import (
     CallOutput,
     CodeCall,
@@ -25,19 +25,26 @@ from ouzel.core.items import (
     File,
     FunctionCall,
     HostedCall,
+    Image,
     Item,
     Message,
+    Reasoning,
 )
 from ouzel.core.request import CustomTool, FunctionTool, Request
 from ouzel.core.turns import Turn, TurnCall, TurnMessage
 from ouzel.loop import answer_words, code_words, guided_words
 from ouzel.loop.code_words import PYTHON
+from ouzel.loop.compacted import unfold
+from ouzel.loop.thoughts import Thoughts, joined, thought_before
 from ouzel.loop.tool_calls import Made
 from ouzel.loop.toolbox import NO_TOOLS, Toolbox
 
 MOST_SHOWN = 8_000
 """Characters of the output of one of our own tools that the model is shown: some 2,000 tokens.
 What the client's tools give back is shown as it is."""
+
+UNSEEN_IMAGE = "(An image is attached here. You cannot see images: say so if it matters.)"
+"""Stands for a picture that the model cannot be shown."""
 
 _UNSEEN = "(what it wrote is not known any more)"
 """Stands for the output of code that a client gave back without it."""
@@ -52,6 +59,7 @@ def assemble(
     toolbox: Toolbox = NO_TOOLS,
     style: ToolStyle = "guided",
     *,
+    thinks: Thinks | None = None,
     decision: bool = False,
 ) -> Turn:
     """The turn that answers `request` after `history` (oldest first).
@@ -59,23 +67,25 @@ def assemble(
     Args:
         toolbox: what the model may call.
         style: how it is brought to call.
+        thinks: how its thinking shows; None shows it none of what it thought.
         decision: the turn is for choosing a tool, also where that is seldom needed.
     """
     guided = style == "guided"
     led = guided and bool(toolbox.offers) and (decision or not toolbox.only_code)
     opening = [request.instructions] if request.instructions else []
     said: list[TurnMessage] = []
-    for item in (*history, *request.input):
-        if not isinstance(item, Message):
-            said += _of_tools(item, guided, led)
-            continue
-        role = "system" if item.role == "developer" else item.role
-        if role == "system" and not said:
+    items = unfold((*history, *request.input))
+    thoughts = Thoughts(items, thinks)
+    for place, item in enumerate(items):
+        if isinstance(item, Reasoning):
+            thoughts.hold(place, item)
+        elif not isinstance(item, Message):
+            said += thoughts.before(_of_tools(item, guided, led))
+        elif item.role in ("system", "developer") and not said:
             opening.append(_words(item))
-        elif led and role == "assistant":
-            said.append(TurnMessage(role, guided_words.answer_words(_words(item)), item.name))
         else:
-            said.append(TurnMessage(role, _words(item), item.name))
+            said += thoughts.before([_of_message(item, led)])
+    said += thoughts.left()
     if length := answer_words.VERBOSITY[request.verbosity]:
         opening.append(length)
     return Turn(
@@ -86,16 +96,29 @@ def assemble(
     )
 
 
+def _of_message(message: Message, led: bool) -> TurnMessage:
+    role = "system" if message.role == "developer" else message.role
+    words = _words(message)
+    if led and role == "assistant":
+        words = guided_words.answer_words(words)
+    return TurnMessage(role, words, message.name)
+
+
+def words_of(item: Item) -> str:
+    """All of a message as the model is shown it: files and pictures come before what is said of
+    them. Empty for what is no message."""
+    return _words(item) if isinstance(item, Message) else ""
+
+
 def _words(message: Message) -> str:
-    """All of a message as the model is shown it: files come before what is said of them."""
-    files = [part for part in message.parts if isinstance(part, File)]
-    if not files:
-        return message.text
-    shown = [
-        f"File {file.name}:\n{file.shown}\n" if file.shown else f"(File: {file.name})"
-        for file in files
-    ]
-    return "\n".join((*shown, message.text))
+    shown = [_attached(part) for part in message.parts if isinstance(part, File | Image)]
+    return "\n".join((*shown, message.text)) if shown else message.text
+
+
+def _attached(part: File | Image) -> str:
+    if isinstance(part, Image):
+        return UNSEEN_IMAGE
+    return f"File {part.name}:\n{part.shown}\n" if part.shown else f"(File: {part.name})"
 
 
 def _before(toolbox: Toolbox, instructions: str, led: bool) -> tuple[TurnMessage, ...]:
@@ -116,12 +139,14 @@ class Round:
         results: how many of them have brought something.
         errors: how many have brought an error.
         failing: the last one brought an error.
+        thought: there was some thinking.
     """
 
     done: frozenset[tuple[str, str]] = frozenset()
     results: int = 0
     errors: int = 0
     failing: bool = False
+    thought: bool = False
 
     def called(self, name: str, arguments: str) -> Round:
         """The same after another call."""
@@ -144,6 +169,8 @@ def round_of(items: Iterable[Item]) -> Round:
         match item:
             case Message(role="user"):
                 now = Round()
+            case Reasoning():
+                now = replace(now, thought=now.thought or bool(item.text))
             case FunctionCall():
                 now = now.called(item.name, item.arguments)
             case CustomCall():
@@ -197,17 +224,24 @@ def with_code(turn: Turn, made: Sequence[Made]) -> Turn:
     return replace(turn, opening=turn.opening + ran)
 
 
-def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) -> Turn:
+def with_calls(
+    turn: Turn,
+    said: str,
+    made: Sequence[Made],
+    style: ToolStyle,
+    thought: str = "",
+    thinks: Thinks | None = None,
+) -> Turn:
     """The turn that follows calls of hosted tools.
 
     Args:
         said: what the model said beside them.
         made: the calls, with their outputs.
+        thought: what it thought before.
+        thinks: see `assemble`.
     """
     guided = style == "guided"
-    messages = list(turn.messages)
-    if said:
-        messages.append(TurnMessage("assistant", said))
+    messages = [TurnMessage("assistant", said)] if said else []
     # Call, result, call, result: in this order the examples for guided models have them too.
     outputs = [
         _result(each.call_id, shown(each.output), guided)
@@ -221,11 +255,12 @@ def with_calls(turn: Turn, said: str, made: Sequence[Made], style: ToolStyle) ->
         )
         if guided and outputs:
             messages.append(outputs.pop(0))
-    return replace(turn, messages=_joined((*messages, *outputs), guided))
+    new = thought_before((*messages, *outputs), thought, thinks)
+    return replace(turn, messages=_joined((*turn.messages, *new), guided))
 
 
 def _of_tools(item: Item, guided: bool, led: bool) -> list[TurnMessage]:
-    """Messages for a call, or for what came of one; none for thinking."""
+    """Messages for a call, or for what came of one."""
     match item:
         case CodeCall(status="incomplete", result=""):
             return []  # it was never whole, and never run
@@ -289,18 +324,20 @@ def _joined(messages: Sequence[TurnMessage], guided: bool) -> tuple[TurnMessage,
     Guided calls and results are text of the two sides, who have to take turns in many templates:
     there, what one side says in a row becomes one message.
     """
-    joined: list[TurnMessage] = []
+    whole: list[TurnMessage] = []
     for message in messages:
-        last = joined[-1] if joined else None
+        last = whole[-1] if whole else None
         if last is None or last.role != message.role or last.name != message.name:
-            joined.append(message)
+            whole.append(message)
         elif message.calls:
-            joined[-1] = replace(last, calls=(*last.calls, *message.calls))
+            calls = (*last.calls, *message.calls)
+            whole[-1] = replace(last, calls=calls, thinking=joined(last, message))
         elif guided and message.role != "system":
-            joined[-1] = replace(last, text=f"{last.text}\n\n{message.text}")
+            text = f"{last.text}\n\n{message.text}"
+            whole[-1] = replace(last, text=text, thinking=joined(last, message))
         else:
-            joined.append(message)
-    return tuple(joined)
+            whole.append(message)
+    return tuple(whole)
 
 
 def shown(text: str) -> str:
@@ -320,7 +357,7 @@ def at_most_tokens(turn: Turn) -> int:
     to spare the exact count where it cannot matter.
     """
     text = sum(
-        len(message.text.encode())
+        len(f"{message.thinking}{message.text}".encode())
         + len(message.name or "")
         + sum(len(f"{call.name}{call.arguments}".encode()) + 64 for call in message.calls)
         for message in turn.messages

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final, TypeVar
 
 import llguidance
 
@@ -25,6 +27,7 @@ __all__ = ["Compiled", "compile", "json_object", "one_of"]
 
 MAX_DEFINITION_CHARS = 50_000
 MAX_TEXT_CHARS = 200_000
+BROKEN: Final = "the library that reads grammars fails on it; write it in another way"
 CHECK_SECONDS = 1.0
 """Longest time that one check may take; honest ones take milliseconds."""
 
@@ -37,6 +40,7 @@ _LIMITS = llguidance.LLParserLimits(
     verbose_errors=False,
 )
 _BYTES = llguidance.LLTokenizer("byte")
+_T = TypeVar("_T")
 _HEADER = "%llguidance {}\n"
 _STEP = 32
 # What is not closed counts, too: a search that fails at every quote takes its time squared.
@@ -76,6 +80,12 @@ class Compiled:
             data = text.encode()
         except UnicodeEncodeError:
             return "The input holds half of a surrogate pair."
+        try:
+            return _unharmed(lambda: self._check(data))
+        except _Broken:
+            return "The input cannot be checked against the tool's grammar."
+
+    def _check(self, data: bytes) -> str | None:
         matcher = llguidance.LLMatcher(_BYTES, self.llguidance, log_level=0, limits=_LIMITS)
         until = time.monotonic() + CHECK_SECONDS
         for at in range(0, len(data), _STEP):
@@ -106,8 +116,11 @@ def compile(grammar: Grammar) -> Compiled:  # noqa: A001 - grammars.compile, as 
         grammar.definition.encode()
     except UnicodeEncodeError:
         raise _invalid(grammar, "it holds half of a surrogate pair") from None
-    text = _HEADER + _as_lark(grammar)
-    wrong = llguidance.LLMatcher.validate_grammar(text, limits=_LIMITS)
+    try:
+        text = _HEADER + _unharmed(lambda: _as_lark(grammar))
+        wrong = _unharmed(lambda: llguidance.LLMatcher.validate_grammar(text, limits=_LIMITS))
+    except _Broken:
+        raise _invalid(grammar, BROKEN) from None
     if wrong and not wrong.startswith("WARNING"):
         raise _invalid(grammar, _plain(wrong, grammar))
     try:
@@ -116,6 +129,23 @@ def compile(grammar: Grammar) -> Compiled:  # noqa: A001 - grammars.compile, as 
         return Compiled(grammar, text, None, str(error))
     except RecursionError:
         return Compiled(grammar, text, None, "groups that are nested too deeply")
+
+
+class _Broken(Exception):
+    """The library gave up in the midst of its work."""
+
+
+def _unharmed(work: Callable[[], _T]) -> _T:
+    """What `work` returns. A panic of the library, which Python code is not meant to catch and
+    which would end the task of whoever asks, is `_Broken`."""
+    try:
+        return work()
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _Broken from None
 
 
 def _as_lark(grammar: Grammar) -> str:

@@ -6,7 +6,7 @@ events, and whoever owns it sends them. It does not know engines, time or storag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -51,10 +51,13 @@ class Output:
     """Collects deltas into items.
 
     Attributes:
+        seal: seals thinking when it is finished, so that every reader gets the same; None seals
+            none.
         items: the items so far, in order; hosted calls stand here while they run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Callable[[str], str] | None = None) -> None:
+        self.seal = seal
         self.items: list[Item] = []
         self._open: Message | Reasoning | None = None
         self._channel: Channel | None = None
@@ -75,6 +78,62 @@ class Output:
         """Whether something was said to the client, or it was asked to run something."""
         said = [self._open, *self.items]
         return any(isinstance(item, Message | FunctionCall | CustomCall) for item in said)
+
+    @property
+    def open_text(self) -> str:
+        """Text of an answer that is under way, if that is all there is of it so far."""
+        plain = self._channel == "text" and not self._annotations
+        first = isinstance(self._open, Message) and not self._open.parts
+        return "".join(self._pieces) if plain and first else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether a tool of ours was begun and has not ended."""
+        return bool(self._running)
+
+    def replay(self, event: Event) -> None:
+        """Be as it was after one more event that was made before."""
+        match event:
+            case ItemStarted(item=Message() | Reasoning() as item):
+                self._open = item
+            case ItemStarted(item=item):
+                self._running[item.id] = len(self.items)
+                self.items.append(item)
+            case PartStarted(item_id=item_id, channel=channel, part=part):
+                self._replay_part(item_id, channel, part)
+            case Delta(text=text, logprobs=logprobs):
+                self._pieces.append(text)
+                self._logprobs.extend(logprobs)
+            case Annotated(annotation=annotation):
+                self._annotations.append(annotation)
+            case PartDone():
+                self._replay_part_done(event)
+            case ItemStage(item_id=item_id, stage=stage):
+                self.stage(item_id, stage)
+            case ItemDone(item=Message() | Reasoning() as item):
+                self.items.append(item)
+                self._open = None
+            case ItemDone(item=item):
+                self.items[self._running.pop(item.id)] = item
+
+    def _replay_part(self, item_id: str, channel: Channel, part: int) -> None:
+        if self._open is not None:
+            self._channel, self._part = channel, part
+            return
+        item = self.items[self._running[item_id]]
+        if isinstance(item, CodeCall):
+            self._writing = item
+
+    def _replay_part_done(self, event: PartDone) -> None:
+        if self._open is not None:
+            self._end_part()
+        elif self._writing is not None:
+            self.close_code()
+        else:
+            item = self.items[self._running[event.item_id]]
+            if isinstance(item, HostedCall):
+                self.items[event.index] = replace(item, arguments=event.text)
+        self._pieces, self._logprobs = [], []
 
     def say(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[Event]:
         """The next piece of the answer."""
@@ -217,6 +276,8 @@ class Output:
             events += self.finish(replace(unwritten, status="incomplete"))
         if self._open is not None:
             item = replace(self._open, status=status)
+            if self.seal is not None and isinstance(item, Reasoning) and item.text:
+                item = replace(item, sealed=self.seal(item.text))
             events.append(ItemDone(len(self.items), item))
             self.items.append(item)
             self._open = None
@@ -227,6 +288,8 @@ class Output:
                     running = replace(running, status="failed", error=INTERRUPTED)
                 elif isinstance(running, CodeCall):
                     running = replace(running, status="failed", result=INTERRUPTED)
+                elif isinstance(running, FunctionCall | CustomCall):
+                    running = replace(running, status="incomplete")
                 events += self.finish(running)
         return events
 

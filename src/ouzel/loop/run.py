@@ -14,21 +14,24 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ouzel.core.contracts import Engine, ToolStyle
-from ouzel.core.events import Event, IncompleteReason
+from ouzel.core.events import Event, IncompleteReason, StepDone
 from ouzel.core.files import ContainerFile
-from ouzel.core.items import Message
+from ouzel.core.items import Item, Message
 from ouzel.core.request import Effort, Request
 from ouzel.core.turns import Turn, Usage
 from ouzel.loop import answering, code_words, coding, guided, native, thinking
 from ouzel.loop.agreeing import PROGRAMS, Agreement
 from ouzel.loop.budget import LAST_CALLS, Clock, about_tokens, answer_tokens, thinking_tokens
 from ouzel.loop.coding import Asker
+from ouzel.loop.compacting import Compacting, compact
 from ouzel.loop.context import Round, at_most_tokens, with_calls, with_code
 from ouzel.loop.output import Output
-from ouzel.loop.scene import OutOfTokens, Scene
+from ouzel.loop.resuming import SoFar
+from ouzel.loop.scene import NOTHING, OutOfTokens, Scene
 from ouzel.loop.schemas import schema
 from ouzel.loop.tally import Tally
 from ouzel.loop.thinking_words import calculates, words_within
+from ouzel.loop.thoughts import thought_in
 from ouzel.loop.tool_calls import Made, Wanted, make, want
 from ouzel.loop.toolbox import Toolbox
 
@@ -37,6 +40,9 @@ MOST_HOSTED: Final = 32
 
 SHORT: Final = 200
 """Tokens for the answer below which the model is told how many words that is."""
+
+DENSE: Final = 2
+"""Characters that a token of a long prompt stands for at least: most stand for three or four."""
 
 DEFAULT_EFFORT: Final[Effort] = "medium"
 """What holds where a request says nothing, as in OpenAI's reference."""
@@ -62,6 +68,9 @@ class Task:
         round: what has happened since the last message.
         decision: the turn in which a tool is chosen, where it is not `turn`.
         unread: texts of the prompt that the engine has not read before, as far as can be told.
+        history: the conversation before the request.
+        compact: how far older turns are compacted before all else; None where they fit.
+        so_far: how far an earlier process got with it; `output` is restored from there.
     """
 
     request: Request
@@ -73,6 +82,9 @@ class Task:
     round: Round = Round()
     decision: Turn | None = None
     unread: tuple[str, ...] = ()
+    compact: Compacting | None = None
+    history: tuple[Item, ...] = ()
+    so_far: SoFar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +109,11 @@ async def run(
         EngineError: the model did not bring about what was asked.
     """
     unread = about_tokens(*task.unread)
-    scene = Scene(engine, task.request, output, tally, emit, task.clock, unread)
-    running = _Running(scene, task)
+    before = task.so_far.usage if task.so_far else NOTHING
+    scene = Scene(engine, task.request, output, tally, emit, task.clock, unread, before)
     try:
+        task = await compact(scene, task)
+        running = _Running(scene, task)
         reason = await running.to_the_end()
     except OutOfTokens:
         reason = "length"
@@ -127,17 +141,28 @@ class _Running:
         self._turn = task.turn
         self._toolbox = task.toolbox
         self._round = task.round
-        self._called = 0
+        self._called = task.so_far.hosted_calls if task.so_far else 0
         self._agreement: Agreement | None = None
         self._trial_began = 0.0
         self.files: dict[str, ContainerFile] = {}
-        if self._most == 0:
+        if self._called:
+            self._toolbox = self._toolbox.after_a_call()
+        if self._called >= self._most:
             self._toolbox = self._toolbox.without_hosted()
 
     async def to_the_end(self) -> str:
         """Returns why it ended, in an engine's words."""
+        far = self._task.so_far
+        if far is not None and not far.said:
+            self._scene.emit(self._scene.output.close("incomplete"))
+        if far is not None and far.ended:
+            return "stop"
+        begun = far.said if far is not None else ""
+        output = self._scene.output
         while True:
-            step = await self._step()
+            before = len(output.items)
+            step = await (self._finish_saying(begun) if begun else self._step())
+            begun = ""
             wanted = self._affordable(step.wanted)
             if not wanted:
                 self._look_for_plans(step.said)
@@ -146,7 +171,7 @@ class _Running:
             if any(each.output is None for each in made):
                 return "calls"
             self._called += len(made)
-            self._go_on(step.said, made)
+            self._go_on(step.said, made, thought_in(output.items[before:]))
             for each in made:
                 self._round = self._round.called(each.name, each.arguments).brought(each.failed)
                 self.files |= {file.id: file for file in each.files}
@@ -156,11 +181,16 @@ class _Running:
             if self._scene.clock.late:
                 self._toolbox = self._toolbox.shut()
             self._scene.next_step(about_tokens(*(each.output or "" for each in made)))
+            if self._request.background:
+                self._scene.emit([StepDone(self._scene.usage)])
 
-    def _go_on(self, said: str, made: Sequence[Made]) -> None:
+    def _go_on(self, said: str, made: Sequence[Made], thought: str) -> None:
         """Show the model what came of its calls."""
-        if self._task.style != "guided" or not self._toolbox.only_code:
-            self._turn = with_calls(self._turn, said, made, self._task.style)
+        info, style = self._scene.info, self._task.style
+        roomy = at_most_tokens(self._turn) + len(thought) <= info.context_window * DENSE
+        thinks = info.thinks if roomy else None
+        if style != "guided" or not self._toolbox.only_code:
+            self._turn = with_calls(self._turn, said, made, style, thought, thinks)
         elif self._agreement is None:
             self._turn = with_code(self._turn, made)
         else:
@@ -258,16 +288,25 @@ class _Running:
         return bool(said) and schema(answering.schema_of(self._request.format)).check(said) is None
 
     async def _guided_step(self) -> native.Step:
-        turn = self._turn
         if self._toolbox.open:
             wanted = await self._led()
             if wanted:
                 return native.Step(wanted=wanted)
+        return await self._answer(self._answering)
+
+    @property
+    def _answering(self) -> Turn:
+        """The turn in which a led model answers."""
         if not self._toolbox.offers:
-            return await self._answer(turn)
+            return self._turn
         if self._toolbox.only_code:
-            return await self._answer(coding.answering(turn, self._said_last))
-        return await self._answer(guided.answering(turn, self._toolbox))
+            return coding.answering(self._turn, self._said_last)
+        return guided.answering(self._turn, self._toolbox)
+
+    async def _finish_saying(self, said: str) -> native.Step:
+        """Go on with an answer whose beginning the client has seen."""
+        turn = self._answering if self._task.style == "guided" else self._turn
+        return await self._say(replace(turn, tools=(), effort="none", opening=turn.opening + said))
 
     async def _answer(self, turn: Turn) -> native.Step:
         """Think if it pays, then answer."""
@@ -285,6 +324,11 @@ class _Running:
         turn = thinking.after_thinking(turn, thought, ended, limit)
         if not plain:
             return await answering.structured(scene, turn)
+        return await self._say(turn)
+
+    async def _say(self, turn: Turn) -> native.Step:
+        """Answer in plain text; calls in it that a tool matches are calls."""
+        scene = self._scene
         # Fenced code in an answer is meant for the reader where nothing but code is offered.
         offers = () if self._toolbox.only_code else self._toolbox.callable
         names = tuple(offer.name for offer in offers)
@@ -299,8 +343,10 @@ class _Running:
         return step
 
     def _pays(self) -> bool:
-        """Whether a scratchpad pays: there is something to work out, and no tool has done it."""
-        return not self._round.done and calculates(self._said_last)
+        """Whether a scratchpad pays: there is something to work out, and neither a tool nor
+        thinking before this request has done it."""
+        begun = self._round.done or self._round.thought
+        return not begun and calculates(self._said_last)
 
     @property
     def _said_last(self) -> str:

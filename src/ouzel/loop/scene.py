@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Final
 
 from ouzel.core.contracts import Engine, EngineInfo
 from ouzel.core.errors import EngineDied
@@ -23,6 +24,9 @@ from ouzel.core.turns import EngineDelta, Halt, TextDelta, Turn, TurnDone, Usage
 from ouzel.loop.budget import Clock
 from ouzel.loop.output import Output
 from ouzel.loop.tally import Tally
+
+NOTHING: Final = Usage()
+"""No tokens."""
 
 
 class OutOfTokens(Exception):
@@ -40,6 +44,7 @@ class Scene:
         emit: takes every event as soon as it exists.
         clock: knows how much time there is.
         unread: about how many tokens of the prompt the engine has not read before.
+        before: tokens that the run took in an earlier process.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Scene:
         emit: Callable[[Event], None],
         clock: Clock,
         unread: int = 0,
+        before: Usage = NOTHING,
     ) -> None:
         self.engine = engine
         self.request = request
@@ -59,7 +65,7 @@ class Scene:
         self.tally = tally
         self._emit = emit
         self._unread = unread
-        self._before = Usage()
+        self._before = before
         self._step: Usage | None = None
 
     @property

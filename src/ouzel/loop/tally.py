@@ -4,7 +4,8 @@ Names: `calls` (made, valid), `repaired_calls` (made, after the loop mended them
 `invalid_calls` (attempts that no mending made valid, none of them was emitted),
 `planned_calls` (announced in the text and not made), `hosted_calls`, `failed_hosted_calls`,
 `wound_up` (thinking that was ended by the loop), `hurried` (answers that were brought to an end
-because time was up), `retried_formats` (structured answers asked for again), `summaries`.
+because time was up), `retried_formats` (structured answers asked for again), `summaries`,
+`compactions`, `compacted_without_notes` (there was no time or no room for the model's).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Count = Literal[
     "hurried",
     "retried_formats",
     "summaries",
+    "compactions",
+    "compacted_without_notes",
 ]
 
 
