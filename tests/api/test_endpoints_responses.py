@@ -200,8 +200,11 @@ async def test_shutting_down_ends_streams_with_failed(serve, http):
 @pytest.mark.parametrize(
     ("query", "param", "code"),
     [
-        ("?stream=true", "stream", "unsupported_parameter"),
-        ("?starting_after=3", "starting_after", "unsupported_parameter"),
+        ("?stream=maybe", "stream", "invalid_value"),
+        ("?starting_after=3", "starting_after", "invalid_parameter_combination"),
+        ("?stream=true&starting_after=-1", "starting_after", "invalid_value"),
+        ("?stream=true&starting_after=" + "9" * 11, "starting_after", "invalid_value"),
+        ("?include_obfuscation=true", "include_obfuscation", "unsupported_parameter"),
         ("?colour=red", "colour", "unknown_parameter"),
         ("/input_items?limit=0", "limit", "invalid_value"),
         ("/input_items?limit=101", "limit", "invalid_value"),

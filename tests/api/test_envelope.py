@@ -78,7 +78,7 @@ async def test_unknown_paths_and_methods_are_json_errors(serve, http):
         ("GET", "/v1/nowhere", 404, "unknown_url"),
         ("GET", "/v1/responses/", 404, "unknown_url"),
         ("PUT", "/v1/responses", 405, "method_not_allowed"),
-        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("GET", "/v1/responses", 405, "method_not_allowed"),
     ):
         async with http.request(method, f"{server.url}{path}") as reply:
             error = checks.check_error(await reply.read())["error"]

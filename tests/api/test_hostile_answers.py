@@ -14,6 +14,8 @@ from hostile_kit import at_rest
 from doubles import scripted
 from harness import Running
 from ouzel.answer import admitting, running
+from ouzel.answer.preparing import Asked
+from ouzel.core.errors import RequestError
 from ouzel.core.items import Message, Text
 from ouzel.core.request import Request
 from ouzel.core.turns import EngineDelta, Halt, TextDelta, Turn, TurnDone
@@ -139,7 +141,9 @@ async def test_what_is_under_way_cannot_be_continued_yet(
         async for _ in batches:
             pass
     # From the moment at which its end is told, it can; even before it has let everything go.
-    task = await server.answers.prepare(asked(previous_id=answer.run.id), "local", 0.0)
+    task = await server.answers.preparing.task(
+        Asked(asked(previous_id=answer.run.id), "local", 0.0)
+    )
     assert [message.text for message in task.turn.messages] == ["hi", "a", "hi"]
     await answer.close()
 
@@ -151,8 +155,8 @@ async def test_what_is_deleted_can_neither_be_cancelled_nor_continued(serve: Ser
     for act in (server.answers.cancel, server.answers.delete, server.answers.load):
         with pytest.raises(admitting.NotFound):
             await act(answer.run.id, "local")
-    with pytest.raises(admitting.RequestError, match="not found"):
-        await server.answers.prepare(asked(previous_id=answer.run.id), "local", 0.0)
+    with pytest.raises(RequestError, match="not found"):
+        await server.answers.preparing.task(Asked(asked(previous_id=answer.run.id), "local", 0.0))
     await answer.close()
     await at_rest(server)
 

@@ -226,7 +226,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (body(audio={"voice": "alloy", "format": "wav"}), "audio", LATER),
     (body(prediction={"type": "content", "content": "a"}), "prediction", LATER),
     (body(web_search_options={}), "web_search_options", LATER),
-    (body(store=True), "store", LATER),
+    (body(store="yes"), "store", TYPE),
     (body(verbosity="loud"), "verbosity", VALUE),
     (body(moderation={"model": "omni"}), "moderation", LATER),
     (body(prompt_cache_retention="24h"), "prompt_cache_retention", LATER),
@@ -263,9 +263,9 @@ def test_what_is_wrong_is_named(sent: dict[str, Any], param: str, code: str) -> 
             "'assistant' and 'tool'.",
         ),
         (
-            body(store=True),
-            "Unsupported parameter: 'store' is not supported by this server yet. "
-            "Leave it out or send false.",
+            body(prompt_cache_retention="24h"),
+            "Unsupported parameter: 'prompt_cache_retention' is not supported by this server yet. "
+            "Leave it out or send 'in_memory'.",
         ),
         (
             said({"role": "function", "content": "a", "name": "f"}),

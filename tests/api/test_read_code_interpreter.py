@@ -98,7 +98,7 @@ def test_include_is_kept_and_unknown_names_are_refused() -> None:
     asked = read_responses.read({"model": "m", "input": "a", "include": [write_items.OUTPUTS]})
     assert asked.request.include == {write_items.OUTPUTS}
     pairs = [("include[]", write_items.OUTPUTS)]
-    assert read_query.read_retrieve(pairs) == read_query.read_page(pairs).include
+    assert read_query.read_retrieve(pairs).include == read_query.read_page(pairs).include
     for name in ("web_search_call.results", "nothing"):
         with pytest.raises(RequestError):
             read_query.read_retrieve([("include[]", name)])

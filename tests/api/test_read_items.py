@@ -18,7 +18,17 @@ from openai.types.responses import (
 from ouzel.api import read_items, write_items
 from ouzel.api.read_items import read_input
 from ouzel.core.errors import RequestError
-from ouzel.core.items import Item, Message, Reasoning, Refusal, Text, TokenLogprob, new_id
+from ouzel.core.items import (
+    Compaction,
+    Image,
+    Item,
+    Message,
+    Reasoning,
+    Refusal,
+    Text,
+    TokenLogprob,
+    new_id,
+)
 
 PATH = ("input",)
 
@@ -86,6 +96,34 @@ def test_thinking_is_given_back() -> None:
     assert bare.id.startswith("rs_")
 
 
+@pytest.mark.parametrize(
+    ("sent", "image"),
+    [
+        ({"image_url": "https://a/b.png"}, Image("https://a/b.png")),
+        ({"image_url": "data:,", "detail": "low", "file_id": None}, Image("data:,", detail="low")),
+        ({"file_id": "file_1", "detail": "high"}, Image(file_id="file_1", detail="high")),
+    ],
+)
+def test_pictures_are_read(sent: dict[str, Any], image: Image) -> None:
+    parts = [{"type": "input_image", **sent}, {"type": "input_text", "text": "a"}]
+    assert one({"role": "user", "content": parts}).parts == (image, Text("a"))
+
+
+@pytest.mark.parametrize("phase", ["commentary", "final_answer", None])
+def test_the_phase_of_an_answer_stays(phase: Any) -> None:
+    assert one({"role": "assistant", "content": "a", "phase": phase}).phase == phase
+
+
+def test_what_is_sealed_is_read_as_it_is() -> None:
+    """Who may open it is decided elsewhere: nothing of it is looked at here."""
+    thought = one({"type": "reasoning", "summary": [], "encrypted_content": "a+/= é"})
+    assert thought == Reasoning(thought.id, sealed="a+/= é")
+    sent = {"type": "compaction", "encrypted_content": "b", "id": "cmp_1", "created_by": "me"}
+    assert one(sent) == Compaction("cmp_1", sealed="b")
+    bare = one({"type": "compaction", "encrypted_content": "b"})
+    assert bare.id.startswith("cmp_")
+
+
 def test_answers_dumped_by_the_sdk_are_read() -> None:
     """`model_dump()` writes null for what is not set; those who keep history send it as it is."""
     message = ResponseOutputMessage.model_validate(
@@ -125,6 +163,10 @@ OUTPUT_PARTS = st.lists(
     | st.builds(Refusal, TEXTS),
     max_size=3,
 ).map(tuple)
+DETAILS = st.sampled_from(["auto", "low", "high"])
+IMAGES = st.builds(Image, st.just("data:,"), detail=DETAILS) | st.builds(
+    Image, file_id=st.just("file_1"), detail=DETAILS
+)
 ITEMS: st.SearchStrategy[Item] = st.one_of(
     st.builds(
         Message,
@@ -132,6 +174,7 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
         st.just("assistant"),
         OUTPUT_PARTS,
         STATUSES,
+        phase=st.sampled_from([None, "commentary", "final_answer"]),
     ),
     st.builds(
         Message,
@@ -146,13 +189,26 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
         TEXTS,
         st.lists(TEXTS, max_size=3).map(tuple),
         STATUSES,
+        st.just("") | st.text("abc+/=", min_size=1, max_size=20),
+    ),
+    st.builds(
+        Message,
+        st.builds(new_id, st.just("msg")),
+        st.just("user"),
+        st.lists(st.builds(Text, TEXTS) | IMAGES, max_size=3).map(tuple),
+    ),
+    st.builds(
+        Compaction,
+        st.builds(new_id, st.just("cmp")),
+        sealed=st.text("abc+/=", min_size=1, max_size=20),
     ),
 )
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=4).map(tuple))
 def test_what_the_server_writes_reads_back_as_it_was(items: tuple[Item, ...]) -> None:
-    assert read_input([write_items.item(item) for item in items], PATH) == items
+    written = [write_items.item(item, (write_items.SEALED,)) for item in items]
+    assert read_input(written, PATH) == items
 
 
 def test_every_kind_of_item_that_the_sdk_sends_is_known() -> None:
@@ -182,12 +238,13 @@ def test_messages_dumped_by_open_responses_are_read(model: Any, content: Any) ->
     assert (read.role, read.parts) == (role, (Text("a"),))
 
 
-LATER, UNKNOWN, VALUE, TYPE, MISSING = (
+LATER, UNKNOWN, VALUE, TYPE, MISSING, TOGETHER = (
     "unsupported_parameter",
     "unknown_parameter",
     "invalid_value",
     "invalid_type",
     "missing_required_parameter",
+    "invalid_parameter_combination",
 )
 
 
@@ -218,7 +275,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"type": "item_reference", "id": "msg_1"}, ".type", LATER),
     ({"id": "msg_1"}, ".type", LATER),
     ({"type": "web_search_call", "id": "ws_1"}, ".type", LATER),
-    ({"type": "compaction", "encrypted_content": "x"}, ".type", LATER),
+    ({"type": "compaction_trigger"}, ".type", LATER),
     # messages
     ({"role": "tool", "content": "a"}, ".role", VALUE),
     ({"role": 1, "content": "a"}, ".role", TYPE),
@@ -231,7 +288,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"role": "user", "content": "a", "id": "m\0"}, ".id", VALUE),
     ({"role": "user", "content": "a", "id": "m" * 257}, ".id", "string_above_max_length"),
     ({"role": "user", "content": "a", "status": "done"}, ".status", VALUE),
-    ({"role": "assistant", "content": "a", "phase": "commentary"}, ".phase", LATER),
+    ({"role": "user", "content": "a", "phase": "commentary"}, ".phase", UNKNOWN),
     ({"role": "assistant", "content": "a", "phase": "first"}, ".phase", VALUE),
     # parts
     (user("a"), ".content[1]", TYPE),
@@ -241,7 +298,26 @@ BAD: list[tuple[Any, str, str]] = [
     (user({"type": "input_text"}), ".content[1].text", MISSING),
     (user({"type": "input_text", "text": 1}), ".content[1].text", TYPE),
     (user({"type": "input_text", "text": "a", "bar": 1}), ".content[1].bar", UNKNOWN),
-    (user({"type": "input_image", "image_url": "x"}), ".content[1].type", LATER),
+    (user({"type": "input_image"}), ".content[1].image_url", TOGETHER),
+    (
+        user({"type": "input_image", "image_url": "x", "file_id": "f"}),
+        ".content[1].image_url",
+        TOGETHER,
+    ),
+    (user({"type": "input_image", "image_url": ""}), ".content[1].image_url", "empty_string"),
+    (user({"type": "input_image", "image_url": {"url": "x"}}), ".content[1].image_url", TYPE),
+    (user({"type": "input_image", "image_url": "x\0"}), ".content[1].image_url", VALUE),
+    (user({"type": "input_image", "file_id": 1}), ".content[1].file_id", TYPE),
+    (
+        user({"type": "input_image", "image_url": "x", "detail": "best"}),
+        ".content[1].detail",
+        VALUE,
+    ),
+    (
+        {"role": "system", "content": [{"type": "input_image", "image_url": "x"}]},
+        ".content[0].type",
+        LATER,
+    ),
     (user({"type": "input_file"}), ".content[1].file_id", MISSING),
     (user({"type": "input_audio"}), ".content[1].type", LATER),
     (user({"type": "refusal", "refusal": "a"}), ".content[1].type", VALUE),
@@ -272,7 +348,13 @@ BAD: list[tuple[Any, str, str]] = [
     (thought(summary=[{"type": "text", "text": "s"}]), ".summary[0].type", VALUE),
     (thought(summary=[{"type": "summary_text"}]), ".summary[0].text", MISSING),
     (thought(content=[{"type": "output_text", "text": "s"}]), ".content[0].type", VALUE),
-    (thought(encrypted_content="gAAA"), ".encrypted_content", LATER),
+    (thought(encrypted_content=1), ".encrypted_content", TYPE),
+    (thought(encrypted_content="a\0"), ".encrypted_content", VALUE),
+    # compactions
+    ({"type": "compaction"}, ".encrypted_content", MISSING),
+    ({"type": "compaction", "encrypted_content": None}, ".encrypted_content", TYPE),
+    ({"type": "compaction", "encrypted_content": "x", "id": 1}, ".id", TYPE),
+    ({"type": "compaction", "encrypted_content": "x", "text": "y"}, ".text", UNKNOWN),
     (thought(status="thinking"), ".status", VALUE),
     (thought(role="assistant"), ".role", UNKNOWN),
 ]

@@ -106,6 +106,56 @@ def test_a_stored_response_is_continued_without_new_input() -> None:
     assert (asked.request.input, asked.request.previous_id) == ((), "resp_1")
 
 
+@pytest.mark.parametrize("given", ["conv_1", {"id": "conv_1"}])
+def test_a_conversation_goes_by_its_id(given: Any) -> None:
+    asked = read_responses.read(body(conversation=given))
+    assert asked.request.conversation_id == "conv_1"
+    silent = read_responses.read({"model": "m", "conversation": given, "input": None})
+    assert (silent.request.input, silent.request.conversation_id) == ((), "conv_1")
+    counted = read_responses.read_input_tokens(body(conversation=given))
+    assert counted.conversation_id == "conv_1"
+
+
+def test_what_was_said_earlier_may_have_asked_for_json() -> None:
+    text = {"format": {"type": "json_object"}}
+    for earlier in ({"conversation": "conv_1"}, {"previous_response_id": "resp_1"}):
+        assert read_responses.read(body(text=text, **earlier)).request.format.type == "json_object"
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "value"),
+    [
+        ({}, "background", False),
+        ({"background": True}, "background", True),
+        ({"background": True, "store": True}, "background", True),
+        ({"background": False, "store": False}, "background", False),
+        ({}, "truncation", "disabled"),
+        ({"truncation": "auto"}, "truncation", "auto"),
+        ({"truncation": "disabled"}, "truncation", "disabled"),
+        ({}, "compact_at", None),
+        ({"context_management": None}, "compact_at", None),
+        ({"context_management": [{"type": "compaction"}]}, "compact_at", 0),
+        (
+            {"context_management": [{"type": "compaction", "compact_threshold": None}]},
+            "compact_at",
+            0,
+        ),
+        (
+            {"context_management": [{"type": "compaction", "compact_threshold": 1000}]},
+            "compact_at",
+            1000,
+        ),
+        (
+            {"include": ["reasoning.encrypted_content"]},
+            "include",
+            frozenset({"reasoning.encrypted_content"}),
+        ),
+    ],
+)
+def test_what_outlives_the_request(more: dict[str, Any], field: str, value: Any) -> None:
+    assert getattr(read_responses.read(body(**more)).request, field) == value
+
+
 def test_tokens_are_counted_for_what_would_be_asked() -> None:
     prompt = {
         "model": "m",
@@ -198,13 +248,20 @@ def test_the_references_counting_example_is_read() -> None:
     read_responses.read_input_tokens(reading.decode_body(raw))
 
 
-LATER, UNKNOWN, VALUE, TYPE, MISSING = (
+LATER, UNKNOWN, VALUE, TYPE, MISSING, TOGETHER = (
     "unsupported_parameter",
     "unknown_parameter",
     "invalid_value",
     "invalid_type",
     "missing_required_parameter",
+    "invalid_parameter_combination",
 )
+COMPACTION = {"type": "compaction"}
+
+
+def managed(threshold: Any) -> dict[str, Any]:
+    return body(context_management=[COMPACTION | {"compact_threshold": threshold}])
+
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     # required
@@ -251,7 +308,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (body(include="all"), "include", TYPE),
     (body(include=["everything"]), "include[0]", VALUE),
     (body(include=[LOGPROBS, 1]), "include[1]", TYPE),
-    (body(include=[LOGPROBS, "reasoning.encrypted_content"]), "include[1]", LATER),
+    (body(include=[LOGPROBS, "web_search_call.results"]), "include[1]", LATER),
     (body(include=["file_search_call.results"]), "include[0]", LATER),
     (body(include=[LOGPROBS] * 65), "include", "array_above_max_length"),
     (body(stream_options={"include_usage": True}), "stream_options.include_usage", UNKNOWN),
@@ -262,15 +319,28 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ),
     (body(service_tier="ultrafast"), "service_tier", LATER),
     (body(service_tier="slow"), "service_tier", VALUE),
-    # what comes later
     (body(max_tool_calls=0), "max_tool_calls", "integer_below_min_value"),
     (body(parallel_tool_calls="no"), "parallel_tool_calls", TYPE),
-    (body(background=True), "background", LATER),
     (body(background="later"), "background", TYPE),
-    (body(conversation="conv_1"), "conversation", LATER),
+    (body(background=True, store=False), "background", TOGETHER),
+    (body(conversation=""), "conversation", "empty_string"),
+    (body(conversation="c\0"), "conversation", VALUE),
+    (body(conversation=["conv_1"]), "conversation", TYPE),
+    (body(conversation={}), "conversation.id", MISSING),
+    (body(conversation={"id": None}), "conversation.id", TYPE),
+    (body(conversation={"id": "c" * 257}), "conversation.id", "string_above_max_length"),
+    (body(conversation={"id": "conv_1", "name": "a"}), "conversation.name", UNKNOWN),
+    (body(conversation="conv_1", previous_response_id="resp_1"), "conversation", TOGETHER),
     (body(prompt={"id": "p"}), "prompt", LATER),
-    (body(context_management=[{"type": "compaction"}]), "context_management", LATER),
-    (body(truncation="auto"), "truncation", LATER),
+    (body(context_management={"type": "compaction"}), "context_management", TYPE),
+    (body(context_management=[]), "context_management", "empty_array"),
+    (body(context_management=[COMPACTION] * 2), "context_management", "array_above_max_length"),
+    (body(context_management=[{}]), "context_management[0].type", MISSING),
+    (body(context_management=[{"type": "summary"}]), "context_management[0].type", VALUE),
+    (managed(999), "context_management[0].compact_threshold", "integer_below_min_value"),
+    (managed(2**31), "context_management[0].compact_threshold", "integer_above_max_value"),
+    (managed(1000.0), "context_management[0].compact_threshold", TYPE),
+    (body(context_management=[COMPACTION | {"at": 1}]), "context_management[0].at", UNKNOWN),
     (body(truncation="middle"), "truncation", VALUE),
     (body(text={"format": {"type": "yaml"}}), "text.format.type", VALUE),
     (body(text={"format": {}}), "text.format.type", MISSING),
@@ -304,7 +374,10 @@ def test_what_is_wrong_is_named(sent: dict[str, Any], param: str, code: str) -> 
         (body(tools=[{}]), "tools[0].type", MISSING),
         (body(tools=[{"type": "web_search"}]), "tools[0].type", LATER),
         (body(max_tool_calls=1), "max_tool_calls", UNKNOWN),
-        (body(truncation="auto"), "truncation", LATER),
+        (body(truncation="middle"), "truncation", VALUE),
+        (body(background=True), "background", UNKNOWN),
+        (body(conversation={}), "conversation.id", MISSING),
+        (body(conversation="c", previous_response_id="r"), "conversation", TOGETHER),
         (body(input=[{"role": "user"}]), "input[0].content", MISSING),
     ],
     ids=lambda value: str(value)[:60],

@@ -14,7 +14,18 @@ from typing import Any, get_args
 
 import openresponses_types
 from openai.types import ErrorObject, Model
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionDeleted,
+    ChatCompletionStoreMessage,
+)
+from openai.types.conversations import (
+    Conversation,
+    ConversationDeletedResource,
+    ConversationItem,
+    ConversationItemList,
+)
 from openai.types.responses import (
     InputTokenCountResponse,
     Response,
@@ -36,7 +47,22 @@ _BYTES: tuple[Path, ...] = (
 )
 
 _CUSTOM_STATUS: Path = ("type=custom_tool_call", "status")
+_OUTPUT_STATUS: Path = ("type=custom_tool_call_output", "status")
 _CHUNK_CALLS: Path = ("choices", "[]", "delta", "tool_calls", "[]")
+
+ECHOED = (
+    "frequency_penalty",
+    "input_user",
+    "presence_penalty",
+    "request_id",
+    "response_format",
+    "seed",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_p",
+)
+"""What a stored completion repeats of its request, as the reference's examples have it."""
 
 EXTRA: dict[tuple[str, str], tuple[Path, ...]] = {
     # The API's replies and Open Responses have these three; the SDK's class does not list them.
@@ -61,6 +87,27 @@ EXTRA: dict[tuple[str, str], tuple[Path, ...]] = {
         ("choices", "[]", "message", "reasoning_content"),
         ("choices", "[]", "message", "hosted_tool_calls"),
         ("choices", "[]", "message", "container_files"),
+    ),
+    # The reference's examples of stored completions have what was asked for, its schema has not.
+    ("sdk", "chat.completion.stored"): (
+        *((name,) for name in ECHOED),
+        ("choices", "[]", "message", "reasoning_content"),
+        ("choices", "[]", "message", "hosted_tool_calls"),
+        ("choices", "[]", "message", "container_files"),
+    ),
+    # Messages that were sent: whose they are, and which call they answer. Ours are the last three.
+    ("sdk", "chat.message"): (
+        ("name",),
+        ("tool_call_id",),
+        ("reasoning_content",),
+        ("hosted_tool_calls",),
+        ("container_files",),
+    ),
+    # Items of conversations: the same as in responses.
+    ("sdk", "conversation.item"): (_CUSTOM_STATUS, _OUTPUT_STATUS),
+    ("sdk", "conversation.items"): (
+        ("data", "[]", *_CUSTOM_STATUS),
+        ("data", "[]", *_OUTPUT_STATUS),
     ),
     # In chunks the SDK's types know no custom calls, though its messages do.
     ("sdk", "chat.completion.chunk"): (
@@ -115,6 +162,13 @@ class _Deleted(BaseModel):
 
 
 _SDK: dict[str, Any] = {
+    "conversation": Conversation,
+    "conversation.deleted": ConversationDeletedResource,
+    "conversation.item": ConversationItem,
+    "conversation.items": ConversationItemList,
+    "chat.completion.stored": ChatCompletion,
+    "chat.completion.deleted": ChatCompletionDeleted,
+    "chat.message": ChatCompletionStoreMessage,
     "response": Response,
     "chat.completion": ChatCompletion,
     "chat.completion.chunk": ChatCompletionChunk,
@@ -164,7 +218,8 @@ def open_item(item: dict[str, Any]) -> None:
         return
     stripped = _uncited(copy.deepcopy(item))
     _strip(stripped, ("type=reasoning", "status"))
-    _strip(stripped, ("content", "[]", "type=input_file", "file_id"))  # it knows no such ids
+    for kind in ("input_file", "input_image"):
+        _strip(stripped, ("content", "[]", f"type={kind}", "file_id"))  # it knows no such ids
     _strictly(kinds[item["type"]], stripped)
 
 

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starlette.routing import Route, Router
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ouzel.answer import Answers
+from ouzel.api.batch_runner import BatchRunner
 from ouzel.api.endpoints import Exchange
+from ouzel.api.endpoints_batches import BatchesEndpoints
 from ouzel.api.endpoints_chat import ChatEndpoints
+from ouzel.api.endpoints_compact import CompactEndpoint
 from ouzel.api.endpoints_containers import ContainersEndpoints
+from ouzel.api.endpoints_conversations import ConversationsEndpoints
 from ouzel.api.endpoints_files import FilesEndpoints
 from ouzel.api.endpoints_responses import ResponsesEndpoints
 from ouzel.api.endpoints_server import ServerEndpoints
+from ouzel.api.endpoints_stored_chat import StoredChatEndpoints
 from ouzel.api.endpoints_uploads import UploadsEndpoints
 from ouzel.api.envelope import Envelope
 from ouzel.api.metrics import Metrics
+from ouzel.api.websocket import ResponsesSocket
 from ouzel.core.contracts_files import Containers, Files
+from ouzel.core.contracts_state import Conversations, StoredRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,19 @@ def create_app(
     settings: ApiSettings,
     files: Files | None = None,
     containers: Containers | None = None,
+    *,
+    conversations: Conversations | None = None,
+    stored: StoredRuns | None = None,
+    batches: BatchRunner | None = None,
 ) -> ASGIApp:
     """The whole HTTP surface as one ASGI application.
 
     Args:
         files: None where no files are kept: their endpoints say so.
         containers: None where no code is run.
+        conversations: None where none are kept.
+        stored: lists what `answers` stores; None where stored completions cannot be fetched.
+        batches: None where none are run.
     """
     exchange = Exchange(settings.max_body, settings.keep_alive)
     server = ServerEndpoints(answers, metrics)
@@ -63,17 +78,22 @@ def create_app(
     sandboxes = ContainersEndpoints(
         containers, files, exchange, settings.max_file, settings.why_no_containers
     )
-    routes = [
+    routes: list[BaseRoute] = [
         *_answer_routes(ChatEndpoints(answers, exchange), ResponsesEndpoints(answers, exchange)),
+        Route("/v1/responses/compact", CompactEndpoint(answers, exchange).create, methods=["POST"]),
+        *_stored_chat_routes(StoredChatEndpoints(answers, stored, exchange)),
+        *_conversation_routes(ConversationsEndpoints(conversations, files, exchange)),
         *_file_routes(kept, uploads),
         *_container_routes(sandboxes),
+        *_batch_routes(BatchesEndpoints(batches, files, answers, exchange)),
         Route("/v1/models", server.models, methods=["GET"]),
         Route("/v1/models/{model:path}", server.model, methods=["GET"]),
         Route("/health", server.health, methods=["GET"]),
         Route("/ready", server.ready, methods=["GET"]),
         Route("/metrics", server.metrics, methods=["GET"]),
+        WebSocketRoute("/v1/responses", ResponsesSocket(answers, exchange, metrics)),
     ]
-    router = Router(routes=routes, redirect_slashes=False)
+    router = Router(routes=routes, redirect_slashes=False, default=_nowhere)
     return Envelope(_Routes(router), settings.key, metrics)
 
 
@@ -87,6 +107,44 @@ def _answer_routes(chat: ChatEndpoints, responses: ResponsesEndpoints) -> list[R
         Route(one, responses.delete, methods=["DELETE"]),
         Route(f"{one}/cancel", responses.cancel, methods=["POST"]),
         Route(f"{one}/input_items", responses.input_items, methods=["GET"]),
+    ]
+
+
+def _stored_chat_routes(stored: StoredChatEndpoints) -> list[Route]:
+    one = "/v1/chat/completions/{id}"
+    return [
+        Route("/v1/chat/completions", stored.page, methods=["GET"]),
+        Route(one, stored.get, methods=["GET"]),
+        Route(one, stored.update, methods=["POST"]),
+        Route(one, stored.delete, methods=["DELETE"]),
+        Route(f"{one}/messages", stored.messages, methods=["GET"]),
+    ]
+
+
+def _conversation_routes(conversations: ConversationsEndpoints) -> list[Route]:
+    one = "/v1/conversations/{id}"
+    items = f"{one}/items"
+    # Clients choose the ids of items, from slashes as well.
+    item = f"{items}/{{item_id:path}}"
+    return [
+        Route("/v1/conversations", conversations.create, methods=["POST"]),
+        Route(one, conversations.get, methods=["GET"]),
+        Route(one, conversations.update, methods=["POST"]),
+        Route(one, conversations.delete, methods=["DELETE"]),
+        Route(items, conversations.add_items, methods=["POST"]),
+        Route(items, conversations.page_of_items, methods=["GET"]),
+        Route(item, conversations.get_item, methods=["GET"]),
+        Route(item, conversations.delete_item, methods=["DELETE"]),
+    ]
+
+
+def _batch_routes(batches: BatchesEndpoints) -> list[Route]:
+    one = "/v1/batches/{id}"
+    return [
+        Route("/v1/batches", batches.create, methods=["POST"]),
+        Route("/v1/batches", batches.page, methods=["GET"]),
+        Route(one, batches.get, methods=["GET"]),
+        Route(f"{one}/cancel", batches.cancel, methods=["POST"]),
     ]
 
 
@@ -119,6 +177,11 @@ def _container_routes(containers: ContainersEndpoints) -> list[Route]:
         Route(file, containers.delete_file, methods=["DELETE"]),
         Route(f"{file}/content", containers.content, methods=["GET"]),
     ]
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """What the router does with a path that it does not know."""
+    raise HTTPException(404)
 
 
 class _Routes:

@@ -3,7 +3,8 @@
 Uvicorn parses and frames. Added here are a bound and a deadline for everything that a client may
 keep us waiting with (a head that never ends, an answer that is never read), errors of HTTP itself
 in the form of all other errors, and care for the clients that uvicorn forgets: those that speak
-HTTP/1.0, those that offer an upgrade, and those that leave while a pipelined request waits.
+HTTP/1.0, those that offer an upgrade, and those that leave while a pipelined request waits. A
+WebSocket's handshake is handed over (`websocket_connection.py`).
 
 It builds on uvicorn's `HttpToolsProtocol`. It knows no route and no endpoint.
 """
@@ -54,9 +55,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for timer in (self._unasked, self._unread):
-            if timer is not None:
-                timer.cancel()
+        self._end_deadlines()
         served = self._served
         # Uvicorn tells the request that came last, which may be one that still waits its turn.
         if served is not None and not served.response_complete:
@@ -68,7 +67,11 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
+            rest = data[upgrade.args[0] :]
+            if self._is_handshake():
+                self._hand_over(rest)
+            else:
+                self._stay(rest)
             return
         except httptools.HttpParserError:
             self.send_400_response("This is not a valid HTTP/1.1 request.")
@@ -90,9 +93,32 @@ class Connection(HttpToolsProtocol):
             return
         served = self._served
         if served is None or not served.response_started or served.response_complete:
-            self.transport.write(_error(status, message, code))
+            self.transport.write(error_answer(status, message, code))
         # An error in the midst of an answer would be taken for a part of it.
         self.transport.close()
+
+    def _is_handshake(self) -> bool:
+        """Whether this asks for a WebSocket, in its turn, and brings no body."""
+        headers = dict(self.headers)
+        return (
+            self.ws_protocol_class is not None
+            and self.scope["method"] == "GET"
+            and self.parser.get_http_version() == "1.1"
+            and headers.get(b"upgrade", b"").lower() == b"websocket"
+            and b"sec-websocket-key" in headers
+            and b"transfer-encoding" not in headers
+            and headers.get(b"content-length", b"0") == b"0"
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.transport.get_write_buffer_size()
+        )
+
+    def _hand_over(self, rest: bytes) -> None:
+        """From here on the connection is a WebSocket's."""
+        self._end_deadlines()
+        self.handle_websocket_upgrade()
+        heir = self.transport.get_protocol()
+        if rest and isinstance(heir, asyncio.Protocol):
+            heir.data_received(rest)
 
     def _stay(self, rest: bytes) -> None:
         """Take a request that offers an upgrade for what it is without the offer, as HTTP allows.
@@ -162,6 +188,11 @@ class Connection(HttpToolsProtocol):
 
     # Deadlines.
 
+    def _end_deadlines(self) -> None:
+        for timer in (self._unasked, self._unread):
+            if timer is not None:
+                timer.cancel()
+
     def _await_head(self) -> None:
         if self._unasked is None and not self.transport.is_closing():
             self._unasked = self.loop.call_later(HEAD_WITHIN, self._not_asked)
@@ -185,7 +216,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
 
-def _error(status: int, message: str, code: str) -> bytes:
+def error_answer(status: int, message: str, code: str) -> bytes:
     """A whole answer, for a request that no endpoint will ever see."""
     body = writing.encode(failures.body(status, message, code=code))
     headers = (

@@ -10,12 +10,11 @@ import re
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
-from ouzel.answer import Answer
 from ouzel.api import failures, read_headers, read_query, reading, writing
 from ouzel.api.read_errors import literal, unknown
 from ouzel.api.sse import until_disconnect
@@ -73,7 +72,14 @@ class Exchange:
                 reader's liking.
         """
         read_query.read_nothing(query(request))
-        raw = await self._body(request)
+        return await self.read_body(request, reader)
+
+    async def read_body(self, request: Request, reader: Callable[[dict[str, Any]], T]) -> T:
+        """The same where the query is the caller's to read. Raises as `read`."""
+        return await self.parse(await self._body(request), reader)
+
+    async def parse(self, raw: bytes, reader: Callable[[dict[str, Any]], T]) -> T:
+        """What `reader` makes of a JSON object. Raises RequestError as `read`."""
         if len(raw) <= _BIG_BODY:
             return reader(reading.decode_body(raw))
         return await asyncio.to_thread(lambda: reader(reading.decode_body(raw)))
@@ -123,8 +129,16 @@ class Exchange:
         )
 
 
+class Cancels(Protocol):
+    """An answer, or a task."""
+
+    def cancel(self) -> object:
+        """Stop it."""
+        ...
+
+
 @asynccontextmanager
-async def watched(request: Request, answers: Collection[Answer]) -> AsyncGenerator[None, None]:
+async def watched(request: Request, answers: Collection[Cancels]) -> AsyncGenerator[None, None]:
     """While inside, a client that goes away cancels the answers."""
 
     def gone(task: asyncio.Task[None]) -> None:
@@ -151,13 +165,13 @@ def failed(failure: Failure) -> Response:
     return Response(writing.encode(body), status, headers, "application/json")
 
 
-def query(request: Request) -> list[tuple[str, str]]:
+def query(request: HTTPConnection) -> list[tuple[str, str]]:
     """The query's decoded names and values, in order."""
     pairs: list[tuple[str, str]] = request.query_params.multi_items()
     return pairs
 
 
-def answer_within(request: Request) -> float | None:
+def answer_within(request: HTTPConnection) -> float | None:
     """The seconds that the client's header gives the answer. Raises RequestError."""
     return read_headers.answer_within(request.headers.getlist(read_headers.ANSWER_WITHIN))
 

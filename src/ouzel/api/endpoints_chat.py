@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from ouzel.api import read_chat, write_chat
 from ouzel.api.endpoints import OWNER, Exchange, answer_within, as_json, failed, watched
 from ouzel.api.read_tools import param_in_chat
 from ouzel.api.sse import EventStream
-from ouzel.core.errors import RequestError
+from ouzel.core.errors import NotFound, RequestError, StoreError
 from ouzel.core.events import Delta, Event, RunFinished
 from ouzel.core.request import Request as Asked
 from ouzel.core.runs import Run
@@ -54,15 +54,24 @@ class ChatEndpoints:
         wanted = asked.request
         try:
             for choice in range(asked.n):
-                answers.append(await self._answers.open(_choice(wanted, choice), OWNER))
+                first = answers[0].run.id if answers else None
+                answers.append(await self._answers.open(choice_of(wanted, choice, first), OWNER))
                 # Files that came along are kept by now, once for all choices.
                 wanted = replace(wanted, input=answers[0].run.request.input)
         except BaseException as error:
             await _close(answers)
+            await self._forget(answers)
             if isinstance(error, RequestError):
                 error.param = asked.place(param_in_chat(error.param))
             raise
         return answers
+
+    async def _forget(self, answers: Sequence[Answer]) -> None:
+        """Choices of a completion that never began as a whole are no completion: not kept."""
+        for answer in answers:
+            if answer.run.request.store:
+                with suppress(NotFound, StoreError):
+                    await self._answers.delete(answer.run.id, OWNER, "chat")
 
     async def _stream(
         self, request: Request, asked: read_chat.ChatRequest, answers: list[Answer]
@@ -153,8 +162,13 @@ async def merged(
         await asyncio.wait(tasks)
 
 
-def _choice(asked: Asked, choice: int) -> Asked:
-    """The request for one of several choices: with a seed, each gets one of its own."""
+def choice_of(asked: Asked, choice: int, first: str | None) -> Asked:
+    """The request for one of several choices: with a seed, each gets one of its own.
+
+    Args:
+        first: the run of the first choice; the others are found through it once they are stored.
+    """
+    asked = replace(asked, choice_of=first)
     seed = asked.sampling.seed
     if seed is None or choice == 0:
         return asked

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from functools import partial
 
 from starlette.requests import Request
@@ -21,6 +22,8 @@ from ouzel.api.endpoints import (
     watched,
 )
 from ouzel.api.sse import EventStream
+from ouzel.core.errors import RequestError
+from ouzel.core.events import Event
 
 _KIND = "Response"
 
@@ -37,6 +40,10 @@ class ResponsesEndpoints:
         reader = partial(read_responses.read, hosted=hosted, answer_within=within)
         asked = await self._exchange.read(request, reader)
         answer = await self._answers.open(asked.request, OWNER)
+        if asked.request.background:
+            if asked.stream:
+                return EventStream(self._chunks(answer))
+            return as_json(write_responses.response(answer.run))
         if asked.stream:
             return EventStream(self._chunks(answer), answer.cancel, answer.close)
         try:
@@ -50,8 +57,8 @@ class ResponsesEndpoints:
 
     async def _chunks(self, answer: Answer) -> AsyncGenerator[bytes | None, None]:
         stream = write_responses.ResponseStream(answer.run)
-        async for events in answer.batches(self._exchange.keep_alive):
-            yield stream.write(events) if events else None
+        async for chunk in _written(stream, answer.batches(self._exchange.keep_alive)):
+            yield chunk
 
     async def input_tokens(self, request: Request) -> Response:
         reader = partial(read_responses.read_input_tokens, hosted=self._answers.hosted)
@@ -60,9 +67,29 @@ class ResponsesEndpoints:
         return as_json(write_responses.input_tokens(tokens))
 
     async def get(self, request: Request) -> Response:
-        include = read_query.read_retrieve(query(request))
-        run = await self._answers.load(path_id(request, _KIND), OWNER)
-        return as_json(write_responses.response(run, include=include))
+        wanted = read_query.read_retrieve(query(request))
+        response_id = path_id(request, _KIND)
+        if wanted.stream:
+            return await self._resume(response_id, wanted)
+        run = await self._answers.load(response_id, OWNER)
+        return as_json(write_responses.response(run, include=wanted.include))
+
+    async def _resume(self, response_id: str, wanted: read_query.Retrieve) -> Response:
+        """The events of a stored response from some number on; it does not care who reads."""
+        keep_alive = self._exchange.keep_alive
+        found = await self._answers.follow(response_id, OWNER, keep_alive)
+        stream = write_responses.ResponseStream(found.run, start=wanted.starting_after + 1)
+        if not found.ended:
+            return EventStream(_written(stream, found.batches))
+        chunks = [stream.write(events) async for events in found.batches]
+        if wanted.starting_after >= stream.sequence:
+            raise RequestError(
+                f"The stream of this response ends with the event {stream.sequence - 1}; there is "
+                f"none after {wanted.starting_after}.",
+                param="starting_after",
+                code="invalid_value",
+            )
+        return EventStream(_given(chunks))
 
     async def delete(self, request: Request) -> Response:
         await self._exchange.nothing(request)
@@ -87,3 +114,16 @@ class ResponsesEndpoints:
                 include=page.include,
             )
         )
+
+
+async def _written(
+    stream: write_responses.ResponseStream, batches: AsyncGenerator[Sequence[Event], None]
+) -> AsyncGenerator[bytes | None, None]:
+    async with aclosing(batches):
+        async for events in batches:
+            yield stream.write(events) if events else None
+
+
+async def _given(chunks: Sequence[bytes]) -> AsyncGenerator[bytes | None, None]:
+    for chunk in chunks:
+        yield chunk

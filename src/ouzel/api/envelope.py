@@ -14,6 +14,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
 
 from ouzel.api import failures, writing
 from ouzel.api.metrics import Metrics
@@ -48,6 +49,9 @@ class Envelope:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._handshake(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -59,13 +63,7 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                elapsed = int((time.perf_counter() - began) * 1000)
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                    (b"openai-processing-ms", str(elapsed).encode()),
-                    (b"openai-version", b"2020-10-01"),
-                ]
+                message["headers"] = _with_ours(message, request_id, began)
             await send(message)
 
         scope.setdefault("state", {})["request_id"] = request_id
@@ -73,10 +71,7 @@ class Envelope:
             self._guard(scope)
             await self._app(scope, receive, sending)
         except Exception as error:
-            if not isinstance(error, OuzelError | HTTPException):
-                _log.error("request %s failed", request_id, exc_info=error)
-            elif not isinstance(error, RequestError | HTTPException):
-                _log.warning("request %s: %s", request_id, _on_one_line(error.message))
+            note(error, request_id)
             if status:
                 raise
             await _answer(error, request_id, sending)
@@ -86,6 +81,38 @@ class Envelope:
             self._metrics.exchange(
                 scope["method"], path, status or 499, time.perf_counter() - began
             )
+
+    async def _handshake(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same for a WebSocket: until it is open, an error is an HTTP answer as any other."""
+        began = time.perf_counter()
+        request_id = new_id("req")
+        opened = False
+
+        async def sending(message: Message) -> None:
+            nonlocal opened
+            kind = message["type"]
+            if kind.startswith("http.response."):
+                message["type"] = f"websocket.{kind}"
+            if kind in ("websocket.accept", "http.response.start"):
+                message["headers"] = _with_ours(message, request_id, began)
+                opened = kind == "websocket.accept"
+                path = getattr(scope.get("route"), "path", "unmatched")
+                status = 101 if opened else message["status"]
+                self._metrics.exchange("GET", path, status, time.perf_counter() - began)
+            await send(message)
+
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            self._guard(scope)
+            await self._app(scope, receive, sending)
+        except ClientDisconnected:
+            pass
+        except Exception as error:
+            note(error, request_id)
+            if opened:
+                await send({"type": "websocket.close", "code": 1011})
+            else:
+                await _answer(error, request_id, sending)
 
     def _guard(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
@@ -105,6 +132,25 @@ class Envelope:
             )
         if not hmac.compare_digest(token.strip(), self._key):
             raise Unauthorized("Incorrect API key provided.", code="invalid_api_key")
+
+
+def _with_ours(message: Message, request_id: str, began: float) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer, and those that every answer has."""
+    elapsed = int((time.perf_counter() - began) * 1000)
+    return [
+        *message.get("headers", ()),
+        (b"x-request-id", request_id.encode()),
+        (b"openai-processing-ms", str(elapsed).encode()),
+        (b"openai-version", b"2020-10-01"),
+    ]
+
+
+def note(error: Exception, request_id: str) -> None:
+    """Log what went wrong, unless it is the client's own doing."""
+    if not isinstance(error, OuzelError | HTTPException):
+        _log.error("request %s failed", request_id, exc_info=error)
+    elif not isinstance(error, RequestError | HTTPException):
+        _log.warning("request %s: %s", request_id, _on_one_line(error.message))
 
 
 def _on_one_line(text: str) -> str:

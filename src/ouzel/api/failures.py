@@ -18,6 +18,7 @@ from ouzel.core.errors import (
     RequestError,
     ShuttingDown,
     StoreError,
+    StoreFull,
     TooManyRequests,
     Unauthorized,
 )
@@ -25,6 +26,9 @@ from ouzel.core.events import Failure
 
 Answered = tuple[int, dict[str, Any], dict[str, str]]
 """Status, body and further headers."""
+
+_FULL_SECONDS = 30.0
+"""When to come back to a server that has no room."""
 
 _RESTART_SECONDS = 5.0
 """When to come back to a server that is being stopped; it is often being restarted."""
@@ -47,6 +51,9 @@ def error_body(error: Exception, request_id: str) -> Answered:
             return of_failure(Failure(error.code, error.message, error.status))
         case ShuttingDown():
             return of_failure(Failure("server_shutting_down", error.message, 503, _RESTART_SECONDS))
+        case StoreFull():
+            told = "The server's disk is full; nothing of this request was kept. Try again later."
+            return 507, body(507, told, code="insufficient_storage"), _retry_after(_FULL_SECONDS)
         case StoreError():
             # The store's own words may name files.
             return _told_by_id("The server could not read or write what it keeps.", request_id)

@@ -5,6 +5,9 @@ No label ever holds anything a client sent: routes are route patterns, models th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
@@ -65,6 +68,15 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._sockets = Gauge(
+            "ouzel_websockets", "WebSockets that are open", registry=self._registry
+        )
+        self._turns = Counter(
+            "ouzel_websocket_turns",
+            "Turns asked for over WebSockets: how their runs ended, or `refused`",
+            ("status",),
+            registry=self._registry,
+        )
         self._state = Gauge(
             "ouzel_engine_state", "1 for the state it is in", ("state",), registry=self._registry
         )
@@ -74,6 +86,16 @@ class Metrics:
         method = method if method in _METHODS else "other"
         self._exchanges.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    @contextmanager
+    def socket(self) -> Iterator[None]:
+        """While inside, a WebSocket is open."""
+        with self._sockets.track_inprogress():
+            yield
+
+    def turn(self, status: str) -> None:
+        """A turn over a WebSocket has ended with its run in this status, or was `refused`."""
+        self._turns.labels(status).inc()
 
     def run_finished(self, run: Run, seconds: float, first_token: float | None) -> None:
         """A run has ended."""

@@ -125,6 +125,7 @@ def read(
         format=asked_format,
         verbosity=given.get("verbosity", "medium"),
         answer_within=answer_within,
+        store=given.get("store", False),
     )
     users = _users(body["messages"], request.input)
     return ChatRequest(request, given.get("n", 1), stream, include_usage, users)
@@ -185,6 +186,7 @@ _ROWS: Mapping[str, Reader] = {
     **COMMON,
     "messages": read_messages,
     "n": integer(1, MOST_CHOICES),
+    "store": boolean,
     "stop": _stop,
     "seed": integer(-(2**63), 2**63 - 1),
     "logit_bias": mapping(number(-100, 100), most=1024, name=_token_id),
@@ -208,7 +210,6 @@ _LATER: Mapping[str, Reader] = {
     "functions": not_yet([]),
     "modalities": not_yet(("text",), of=array(choice("text", "audio"), longest=2, shortest=1)),
     "prediction": not_yet(),
-    "store": not_yet(False, of=boolean),
     "web_search_options": not_yet(),
 }
 """What the API has and this server does not yet: only the values shown pass."""

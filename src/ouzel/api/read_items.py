@@ -6,6 +6,7 @@ nothing of the parameters around the input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ouzel.api.read_calls import CALL_ITEMS
@@ -21,7 +22,7 @@ from ouzel.api.read_common import (
     refusal_part,
     text_part,
 )
-from ouzel.api.read_errors import Path, invalid, show
+from ouzel.api.read_errors import Path, invalid, not_together, show
 from ouzel.api.reading import (
     Reader,
     anything,
@@ -37,7 +38,17 @@ from ouzel.api.reading import (
     text,
 )
 from ouzel.core.errors import RequestError
-from ouzel.core.items import Item, Message, Reasoning, Role, Text, TokenLogprob, new_id
+from ouzel.core.items import (
+    Compaction,
+    Image,
+    Item,
+    Message,
+    Reasoning,
+    Role,
+    Text,
+    TokenLogprob,
+    new_id,
+)
 
 
 def read_input(value: Any, path: Path) -> tuple[Item, ...]:
@@ -50,7 +61,16 @@ def read_input(value: Any, path: Path) -> tuple[Item, ...]:
         if not value:
             raise invalid(path, "empty string. Expected some text or items", "empty_string")
         return (Message(new_id("msg"), "user", (Text(text(value, path)),)),)
-    items: tuple[Item, ...] = _ITEMS(value, path)
+    return _unlike(_ITEMS(value, path), path)
+
+
+def items_reader(longest: int) -> Reader:
+    """An array of at most so many items, or of none; two with the same id are refused."""
+    items = array(_item, longest)
+    return lambda value, path: _unlike(items(value, path), path)
+
+
+def _unlike(items: tuple[Item, ...], path: Path) -> tuple[Item, ...]:
     if len({item.id for item in items}) < len(items):
         raise _duplicate(items, path)
     return items
@@ -146,9 +166,36 @@ def _file_part(value: Any, path: Path) -> Any:
     return file_of(_FILE_FIELDS(value, path), path)
 
 
-_INPUT_LATER = ("input_image", "input_audio", "input_video")
-_USER_PART = tagged("type", {"input_text": text_part, "input_file": _file_part}, _INPUT_LATER)
-_INPUT_PART = tagged("type", {"input_text": text_part}, later=(*_INPUT_LATER, "input_file"))
+_IMAGE_FIELDS = record(
+    {
+        "type": anything,
+        "image_url": string(20_971_520, shortest=1),  # as long as the reference allows
+        "file_id": ID,
+        "detail": choice("auto", "low", "high"),
+        "prompt_cache_breakpoint": not_yet(),
+    }
+)
+
+
+def _image_part(value: Any, path: Path) -> Any:
+    given = _IMAGE_FIELDS(value, path)
+    if ("image_url" in given) == ("file_id" in given):
+        raise not_together(
+            (*path, "image_url"),
+            f"Exactly one of 'image_url' and 'file_id' has to be given in '{show(path)}'.",
+        )
+    return Image(given.get("image_url", ""), given.get("file_id", ""), given.get("detail", "auto"))
+
+
+_INPUT_LATER = ("input_audio", "input_video")
+_USER_PART = tagged(
+    "type",
+    {"input_text": text_part, "input_file": _file_part, "input_image": _image_part},
+    _INPUT_LATER,
+)
+_INPUT_PART = tagged(
+    "type", {"input_text": text_part}, later=(*_INPUT_LATER, "input_file", "input_image")
+)
 _OUTPUT_PART = tagged(
     "type",
     # The reference allows input_text in an assistant's message that has no id.
@@ -159,7 +206,7 @@ _OUTPUT_PART = tagged(
 # Items.
 
 
-def _message(role: Role, part: Reader) -> Reader:
+def _message(role: Role, part: Reader, more: Mapping[str, Reader]) -> Reader:
     fields = record(
         {
             "type": anything,
@@ -167,7 +214,7 @@ def _message(role: Role, part: Reader) -> Reader:
             "content": content(part, shortest=0),  # an answer cut short may have no part
             "id": ID,
             "status": STATUS,
-            "phase": not_yet(of=choice("commentary", "final_answer")),
+            **more,
         },
         required=("content",),
     )
@@ -179,9 +226,13 @@ def _message(role: Role, part: Reader) -> Reader:
             role,
             said["content"],
             said.get("status", "completed"),
+            phase=said.get("phase"),
         )
 
     return read
+
+
+_PHASE = {"phase": choice("commentary", "final_answer")}
 
 
 def _texts(kind: str) -> Reader:
@@ -191,6 +242,11 @@ def _texts(kind: str) -> Reader:
     return array(part, longest=MOST_PARTS)
 
 
+_SEALED = string(20_971_520)
+"""What only this server can read again; as long as the reference allows for a compaction."""
+
+_SEALED_ALWAYS = string(20_971_520, shortest=1)
+
 _REASONING_FIELDS = record(
     {
         "type": anything,
@@ -198,7 +254,7 @@ _REASONING_FIELDS = record(
         "summary": _texts("summary_text"),
         "content": _texts("reasoning_text"),
         "status": STATUS,
-        "encrypted_content": not_yet(),
+        "encrypted_content": _SEALED,
     },
     required=("summary",),
 )
@@ -211,7 +267,19 @@ def _reasoning(value: Any, path: Path) -> Any:
         "\n\n".join(thought.get("content", ())),
         thought["summary"],
         thought.get("status", "completed"),
+        thought.get("encrypted_content", ""),
     )
+
+
+_COMPACTION_FIELDS = record(
+    {"type": anything, "id": ID, "encrypted_content": _SEALED_ALWAYS, "created_by": anything},
+    required=("encrypted_content",),
+)
+
+
+def _compaction(value: Any, path: Path) -> Any:
+    given = _COMPACTION_FIELDS(value, path)
+    return Compaction(given.get("id") or new_id("cmp"), sealed=given["encrypted_content"])
 
 
 _TAGGED_ITEM = tagged(
@@ -220,20 +288,20 @@ _TAGGED_ITEM = tagged(
         "message": tagged(
             "role",
             {
-                "user": _message("user", _USER_PART),
-                "assistant": _message("assistant", _OUTPUT_PART),
-                "system": _message("system", _INPUT_PART),
-                "developer": _message("developer", _INPUT_PART),
+                "user": _message("user", _USER_PART, {}),
+                "assistant": _message("assistant", _OUTPUT_PART, _PHASE),
+                "system": _message("system", _INPUT_PART, {}),
+                "developer": _message("developer", _INPUT_PART, {}),
             },
         ),
         "reasoning": _reasoning,
+        "compaction": _compaction,
         **CALL_ITEMS,
     },
     later=(
         "additional_tools",
         "apply_patch_call",
         "apply_patch_call_output",
-        "compaction",
         "compaction_trigger",
         "computer_call",
         "computer_call_output",

@@ -20,6 +20,7 @@ from ouzel.api.read_common import (
     sampling,
     service_tier,
 )
+from ouzel.api.read_errors import Path, not_together
 from ouzel.api.read_items import read_input
 from ouzel.api.read_output import TEXT, check_json_is_asked_for, reasoning
 from ouzel.api.read_tools import read_offer
@@ -39,6 +40,7 @@ from ouzel.core.request import Format, Request
 
 _LOGPROBS = "message.output_text.logprobs"
 _OUTPUTS = "code_interpreter_call.outputs"
+_SEALED = "reasoning.encrypted_content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,14 @@ def read(
         sampling=sampling(given, top if include_logprobs else None),
         answer_within=answer_within,
         include=frozenset(given.get("include", ())),
+        background=given.get("background", False),
     )
+    if request.background and not request.store:
+        raise not_together(
+            ("background",),
+            "A background response is kept so that it can be fetched: 'background' is only "
+            "allowed when 'store' is not false.",
+        )
     return ResponsesRequest(request, given.get("stream", False), include_logprobs)
 
 
@@ -103,16 +112,23 @@ def read_include(values: Sequence[str]) -> frozenset[str]:
 
 def _request(given: Mapping[str, Any], hosted: frozenset[str]) -> Request:
     previous_id = given.get("previous_response_id")
-    if "input" not in given and previous_id is None:
+    conversation_id = given.get("conversation")
+    if previous_id is not None and conversation_id is not None:
+        raise not_together(
+            ("conversation",),
+            "Only one of 'previous_response_id' and 'conversation' may be given.",
+        )
+    if "input" not in given and previous_id is None and conversation_id is None:
         raise RequestError(
-            "One of 'input' or 'previous_response_id' must be provided.",
+            "One of 'input', 'previous_response_id' or 'conversation' must be provided.",
             param="input",
             code="missing_required_parameter",
         )
     offer = read_offer("responses", given, hosted)
     shape, thinking = given.get("text", {}), given.get("reasoning", {})
     asked_format = shape.get("format", Format())
-    if previous_id is None:  # what an earlier response was told is not known here
+    # What was said earlier is not known here.
+    if previous_id is None and conversation_id is None:
         told = given.get("instructions")
         check_json_is_asked_for("responses", asked_format, given["input"], told)
     return Request(
@@ -132,7 +148,33 @@ def _request(given: Mapping[str, Any], hosted: frozenset[str]) -> Request:
         summary=thinking.get("summary"),
         format=asked_format,
         verbosity=shape.get("verbosity", "medium"),
+        conversation_id=conversation_id,
+        truncation=given.get("truncation", "disabled"),
+        compact_at=given.get("context_management"),
     )
+
+
+_CONVERSATION = record({"id": ID}, required=("id",))
+
+
+def _conversation(value: Any, path: Path) -> Any:
+    """Its id, alone or in an object."""
+    if type(value) is dict:
+        return _CONVERSATION(value, path)["id"]
+    return ID(value, path)
+
+
+_MANAGED = record(
+    # 1,000: the reference's least.
+    {"type": choice("compaction"), "compact_threshold": integer(1000, MOST_TOKENS)},
+    required=("type",),
+)
+_ENTRIES = array(_MANAGED, longest=1, shortest=1)
+
+
+def _context_management(value: Any, path: Path) -> Any:
+    """Tokens from which on the conversation is compacted, 0 where that is left open."""
+    return _ENTRIES(value, path)[0].get("compact_threshold", 0)
 
 
 _PROMPT_ROWS: Mapping[str, Reader] = {
@@ -142,26 +184,24 @@ _PROMPT_ROWS: Mapping[str, Reader] = {
     "previous_response_id": ID,
     "reasoning": reasoning,
     "text": TEXT,
+    "conversation": _conversation,
+    "truncation": choice("auto", "disabled"),
     **{name: COMMON[name] for name in ("parallel_tool_calls", "tools", "tool_choice")},
 }
 """What decides the prompt."""
-
-_PROMPT_LATER: Mapping[str, Reader] = {
-    "conversation": not_yet(),
-    "truncation": not_yet("disabled", of=choice("auto", "disabled")),
-}
 
 _INCLUDE = array(
     not_yet(
         _LOGPROBS,
         _OUTPUTS,
+        _SEALED,
         of=choice(
             _LOGPROBS,
             _OUTPUTS,
             "computer_call_output.output.image_url",
             "file_search_call.results",
             "message.input_image.image_url",
-            "reasoning.encrypted_content",
+            _SEALED,
             "web_search_call.action.sources",
             "web_search_call.results",
         ),
@@ -173,6 +213,8 @@ _INCLUDE = array(
 _ROWS: Mapping[str, Reader] = {
     **COMMON,
     **_PROMPT_ROWS,
+    "background": boolean,
+    "context_management": _context_management,
     "include": _INCLUDE,
     # At least 16: the reference and Open Responses agree.
     "max_output_tokens": integer(16, MOST_TOKENS),
@@ -184,11 +226,8 @@ _ROWS: Mapping[str, Reader] = {
 
 _LATER: Mapping[str, Reader] = {
     **COMMON_LATER,
-    **_PROMPT_LATER,
     "access_programs": not_yet(),
-    "background": not_yet(False, of=boolean),
     "background_options": not_yet(),
-    "context_management": not_yet(),
     "image": not_yet(),
     "prompt": not_yet(),
     "stream_options": record({"include_obfuscation": not_yet(False, of=boolean)}),
@@ -197,6 +236,4 @@ _LATER: Mapping[str, Reader] = {
 
 _BODY = record({**_ROWS, **_LATER}, required=("model",))
 
-_COUNT_BODY = record(
-    {**_PROMPT_ROWS, **_PROMPT_LATER, "personality": not_yet(of=string(64))}, required=("model",)
-)
+_COUNT_BODY = record({**_PROMPT_ROWS, "personality": not_yet(of=string(64))}, required=("model",))

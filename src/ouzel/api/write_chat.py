@@ -32,6 +32,7 @@ from ouzel.core.items import (
     CustomCall,
     FunctionCall,
     HostedCall,
+    Item,
     Message,
     Reasoning,
     Refusal,
@@ -79,36 +80,42 @@ def completion(runs: Sequence[Run], *, fingerprint: str | None = None) -> dict[s
 
 
 def _choice(index: int, run: Run) -> dict[str, Any]:
-    parts = [part for item in run.output if isinstance(item, Message) for part in item.parts]
+    scores = None
+    if run.request.sampling.top_logprobs is not None:
+        parts = [part for item in run.output if isinstance(item, Message) for part in item.parts]
+        tokens = [token for part in parts if isinstance(part, Text) for token in part.logprobs]
+        scores = _logprobs("content", tokens)
+    written = message(run.output)
+    reason = finish_reason(run.status, run.incomplete, called="tool_calls" in written)
+    return {"index": index, "message": written, "logprobs": scores, "finish_reason": reason}
+
+
+def message(items: Sequence[Item]) -> dict[str, Any]:
+    """What the assistant said and did in one turn, as its message."""
+    parts = [part for item in items if isinstance(item, Message) for part in item.parts]
     text = [part.text for part in parts if isinstance(part, Text)]
     refusal = [part.text for part in parts if isinstance(part, Refusal)]
-    thought = [item.text for item in run.output if isinstance(item, Reasoning) and item.text]
-    message: dict[str, Any] = {
+    thought = [item.text for item in items if isinstance(item, Reasoning) and item.text]
+    written: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(text) if text else None,
         "refusal": "".join(refusal) if refusal else None,
         "annotations": [],
     }
     if thought:
-        message["reasoning_content"] = "".join(thought)
-    calls = [item for item in run.output if isinstance(item, FunctionCall | CustomCall)]
+        written["reasoning_content"] = "".join(thought)
+    calls = [item for item in items if isinstance(item, FunctionCall | CustomCall)]
     if calls:
-        message["tool_calls"] = [_call(call, _made_of(call)) for call in calls]
-    message.update(_hosted(run))
-    scores = None
-    if run.request.sampling.top_logprobs is not None:
-        tokens = [token for part in parts if isinstance(part, Text) for token in part.logprobs]
-        scores = _logprobs("content", tokens)
-    reason = finish_reason(run.status, run.incomplete, called=bool(calls))
-    return {"index": index, "message": message, "logprobs": scores, "finish_reason": reason}
+        written["tool_calls"] = [_call(call, _made_of(call)) for call in calls]
+    return {**written, **_hosted(items)}
 
 
-def _hosted(run: Run) -> dict[str, Any]:
+def _hosted(items: Sequence[Item]) -> dict[str, Any]:
     """What the server did by itself, as fields of the message."""
-    hosted = [item for item in run.output if isinstance(item, HostedCall | CodeCall)]
+    hosted = [item for item in items if isinstance(item, HostedCall | CodeCall)]
     files: list[dict[str, Any]] = []
     said = 0
-    for item in run.output:
+    for item in items:
         for part in item.parts if isinstance(item, Message) else ():
             if isinstance(part, Text):
                 files += [_container_file(each, said) for each in part.annotations]

@@ -82,6 +82,11 @@ NAMES: Mapping[tuple[str, str | None, str | None], tuple[str, ...]] = {
     ("part_done", "custom_call", "input"): ("response.custom_tool_call_input.done",),
     ("part_done", "hosted_call", "arguments"): ("response.mcp_call_arguments.done",),
     ("part_done", "code_call", "code"): ("response.code_interpreter_call_code.done",),
+    # Notes for the server itself.
+    ("step_done", None, None): (),
+    ("run_resumed", None, None): (),
+    ("item_started", "compaction", None): ("response.output_item.added",),
+    ("item_done", "compaction", None): ("response.output_item.done",),
     ("item_stage", "code_call", "interpreting"): ("response.code_interpreter_call.interpreting",),
     ("item_done", "message", None): ("response.output_item.done",),
     ("item_done", "reasoning", None): ("response.output_item.done",),

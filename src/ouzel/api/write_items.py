@@ -18,10 +18,12 @@ from ouzel.core.items import (
     Annotation,
     CallOutput,
     CodeCall,
+    Compaction,
     CustomCall,
     File,
     FunctionCall,
     HostedCall,
+    Image,
     Item,
     Logs,
     Message,
@@ -34,6 +36,9 @@ from ouzel.core.items import (
 
 OUTPUTS: Final = "code_interpreter_call.outputs"
 """What `include` calls the output of code."""
+
+SEALED: Final = "reasoning.encrypted_content"
+"""What `include` calls thinking that only this server can read again."""
 
 
 def output_part(
@@ -91,10 +96,14 @@ def item(value: Item, include: Collection[str] = ()) -> dict[str, Any]:
                 "status": value.status,
                 "role": value.role,
                 "content": [_message_part(value, part) for part in value.parts],
+                **({"phase": value.phase} if value.phase else {}),
             }
         case Reasoning():
             thought = [output_part("reasoning", value.text)] if value.text else []
+            shown = SEALED in include and value.sealed
+            sealed = {"encrypted_content": value.sealed} if shown else {}
             return {
+                **sealed,
                 "id": value.id,
                 "type": "reasoning",
                 "status": value.status,
@@ -125,6 +134,8 @@ def item(value: Item, include: Collection[str] = ()) -> dict[str, Any]:
             return _hosted_call(value)
         case CodeCall():
             return _code_call(value, OUTPUTS in include)
+        case Compaction():
+            return {"id": value.id, "type": "compaction", "encrypted_content": value.sealed}
 
 
 def _call_output(value: CallOutput) -> dict[str, Any]:
@@ -179,6 +190,8 @@ def _code_output(value: Logs | Picture) -> dict[str, str]:
 def _message_part(message: Message, part: Part) -> dict[str, Any]:
     if isinstance(part, File):
         return _file(part)
+    if isinstance(part, Image):
+        return _image(part)
     if message.role != "assistant":
         return {"type": "input_text", "text": part.text}
     if isinstance(part, Text):
@@ -190,6 +203,12 @@ def _file(part: File) -> dict[str, Any]:
     """A file that was handed over. What it holds was kept, and is fetched by its id."""
     given = {"file_id": part.file_id, "filename": part.name}
     return {"type": "input_file", **{name: value for name, value in given.items() if value}}
+
+
+def _image(part: Image) -> dict[str, Any]:
+    # Open Responses asks for the URL, and takes null.
+    where = {"image_url": part.url or None, "detail": part.detail}
+    return {"type": "input_image", **where, **({"file_id": part.file_id} if part.file_id else {})}
 
 
 def page(

@@ -60,7 +60,7 @@ def response(
         "object": "response",
         "created_at": int(run.created_at),
         "status": run.status,
-        "background": False,
+        "background": request.background,
         "completed_at": _completed_at(run),
         "error": _error(run.failure) if run.failure else None,
         "incomplete_details": {"reason": run.incomplete} if run.incomplete else None,
@@ -80,11 +80,13 @@ def response(
         "text": write_tools.text(request),
         "tool_choice": write_tools.tool_choice(request.tool_choice, request.tools),
         "tools": [write_tools.tool(each) for each in request.tools],
-        "truncation": "disabled",
-        "usage": _usage(run.usage) if run.usage else None,
+        "truncation": request.truncation,
+        "usage": usage(run.usage) if run.usage else None,
     }
     body.update(_sampling(request.sampling, defaults))
     body.update((name, labels[name]) for name in _ECHOED if name in labels)
+    if request.conversation_id is not None:
+        body["conversation"] = {"id": request.conversation_id}
     return body
 
 
@@ -104,14 +106,15 @@ def _sampling(asked: Sampling, defaults: Sampling) -> dict[str, Any]:
     return written
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def usage(used: Usage) -> dict[str, Any]:
+    """Tokens, as the engine counted them."""
     return {
-        "input_tokens": usage.input_tokens,
+        "input_tokens": used.input_tokens,
         # The type asks for writes to the cache; no engine counts any apart from its input.
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": used.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+        "total_tokens": used.input_tokens + used.output_tokens,
     }
 
 
@@ -156,12 +159,17 @@ class ResponseStream:
     Args:
         run: the run whose events come; how far it is does not matter.
         defaults: as for `response`.
+        start: number of the first event that is written; those before it only count.
+
+    Attributes:
+        sequence: number of the next event.
     """
 
-    def __init__(self, run: Run, *, defaults: Sampling = DEFAULTS) -> None:
+    def __init__(self, run: Run, *, defaults: Sampling = DEFAULTS, start: int = 0) -> None:
         self.run = unbegun(run)
         self._defaults = defaults
-        self._sequence = 0
+        self._start = start
+        self.sequence = 0
         self._items: dict[str, Item] = {}
         self._done: dict[int, Item] = {}
         self._frames: dict[tuple[str, Channel, int], DeltaFrame] = {}
@@ -175,9 +183,10 @@ class ResponseStream:
         written: list[bytes] = []
         for event in events:
             if isinstance(event, Delta):
-                frame = self._frames[event.item_id, event.channel, event.part]
-                written.append(frame.write(self._sequence, event))
-                self._sequence += 1
+                if self.sequence >= self._start:
+                    frame = self._frames[event.item_id, event.channel, event.part]
+                    written.append(frame.write(self.sequence, event))
+                self.sequence += 1
             else:
                 self._write(event, written)
         return b"".join(written)
@@ -199,16 +208,19 @@ class ResponseStream:
             frame = DeltaFrame(delta, event)
             self._frames[event.item_id, event.channel, event.part] = frame
         for name in names:
-            if name == "response.created" and self._sequence:
+            if name == "response.created" and self.sequence:
                 continue  # the run was queued before it started
+            if self.sequence < self._start:
+                self.sequence += 1
+                continue
             fields = FIELDS.get(name)
-            body = {"type": name, "sequence_number": self._sequence}
+            body = {"type": name, "sequence_number": self.sequence}
             if fields and item:
                 body |= fields(event, item, self.run.request.include)
             else:
                 body["response"] = self._response()
             written.append(b"event: %b\ndata: %b\n\n" % (name.encode(), encode(body)))
-            self._sequence += 1
+            self.sequence += 1
 
     def _item_of(self, event: Event) -> Item | None:
         """The item that the event belongs to, None for events of the whole run."""
