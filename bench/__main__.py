@@ -22,7 +22,10 @@ from bench.report import as_json, save, show_machine, table
 from bench.suite import Bench
 
 SUITES = ("cli", "http", "streams", "memory", "engine")
-ON_REQUEST = ("loop", "tools", "structured", "deadline", "effort", "python", "data", "interpreter")
+ON_REQUEST = (
+    *("state", "compaction", "loop", "tools", "structured"),
+    *("deadline", "effort", "python", "data", "interpreter"),
+)
 """Suites that run only when they are named: most of them ask real weights for many minutes."""
 
 RESULTS = ROOT / "bench" / "results"

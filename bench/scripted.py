@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +33,13 @@ class Reply:
         name: the input that asks for it.
         words: how many tokens it has.
         delay: seconds before each token; 0 gives all at once.
+        pause: seconds of silence after the last one.
     """
 
     name: str
     words: int
     delay: float = 0.0
+    pause: float = 0.0
 
 
 SHORT = Reply("short", 10)
@@ -45,12 +48,15 @@ PACED = Reply("paced", 50, 0.001)
 LONG = Reply("long", 200, 0.02)
 
 
-def write_script(path: Path) -> Path:
-    """Write the script with all replies to a file; the file's path."""
-    lines = ['model = "bench"', ""]
-    for reply in (SHORT, BURST, PACED, LONG):
+def write_script(
+    path: Path, replies: Iterable[Reply] = (SHORT, BURST, PACED, LONG), context: int = 8192
+) -> Path:
+    """Write the script with these replies to a file; the file's path."""
+    lines = ['model = "bench"', f"context_window = {context}", ""]
+    for reply in replies:
+        pause = f", {{ pause = {reply.pause} }}" if reply.pause else ""
         step = f'{{ say = "{text_of(reply.words)}", delay = {reply.delay} }}'
-        lines += ["[[reply]]", f'match = "^{reply.name}$"', f"steps = [{step}]", ""]
+        lines += ["[[reply]]", f'match = "^{reply.name}$"', f"steps = [{step}{pause}]", ""]
     path.write_text("\n".join(lines))
     return path
 

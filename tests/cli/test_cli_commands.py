@@ -14,7 +14,10 @@ from terminals import Done, environment, run, run_process, terminal
 import ouzel
 from ouzel.config import SETTINGS, flag, variable
 
-COMMANDS = ("serve", "ask", "chat", "pull", "models", "doctor", "version")
+COMMANDS = (
+    *("serve", "ask", "chat", "pull", "models", "doctor", "rotate-sealing-key"),
+    *("gc", "export", "import", "backup", "version"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -124,11 +124,16 @@ def _database(path: Path) -> Finding:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as found:
             found.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (shrinks,) = found.execute("PRAGMA auto_vacuum").fetchone()
     except sqlite3.Error as error:
         advice = "Move it away: the server makes a new one. What was kept in it is then gone."
         return Finding("store", "database", "problem", f"{path} cannot be read: {error}", advice)
-    size = readable(path.stat().st_size)
-    return Finding("store", "database", "ok", f"{path}, {size}, SQLite {sqlite3.sqlite_version}")
+    text = f"{path}, {readable(path.stat().st_size)}, SQLite {sqlite3.sqlite_version}"
+    if not shrinks:
+        text += "; an older version made it, so what was deleted may still be in it"
+        advice = "Stop the server and run, once: ouzel gc --vacuum"
+        return Finding("store", "database", "note", text, advice)
+    return Finding("store", "database", "ok", text)
 
 
 def _address(settings: Settings) -> Iterator[Finding]:

@@ -10,45 +10,46 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack, contextmanager, suppress
 from types import FrameType
 
-import filelock
 import uvicorn
 from starlette.types import ASGIApp
 
 from ouzel.answer import Answers
+from ouzel.answer.background import BackgroundLimits
 from ouzel.api.app import ApiSettings, create_app
 from ouzel.api.connection import Connection
 from ouzel.api.metrics import Metrics
+from ouzel.api.websocket_connection import uvicorn_options
+from ouzel.build.batches import running_batches, spare_room
 from ouzel.build.code import CodePlan, open_containers, plan_code
 from ouzel.build.engine import Plan, plan_engine
+from ouzel.build.home import DATABASE, FILES, claimed
 from ouzel.build.report import Report
+from ouzel.build.sealing import open_sealer
 from ouzel.build.upkeep import upkeep
 from ouzel.config import Settings
 from ouzel.core.contracts import Tool
 from ouzel.core.contracts_files import Containers, Files
 from ouzel.core.errors import OuzelError
-from ouzel.core.events import Failure
 from ouzel.core.turns import Turn, TurnMessage
 from ouzel.limits import AtOnce
 from ouzel.loop import code_words, guided_words
 from ouzel.store import open_store
 from ouzel.store.files import SqlFiles, open_files
 from ouzel.store.files_keeping import FileLimits
+from ouzel.store.retiring import DAY, Retiring
 from ouzel.store.sql import SqlStore
 from ouzel.tools.code_interpreter import CodeInterpreter
 from ouzel.tools.unavailable import Unavailable
 
 _log = logging.getLogger(__name__)
-_STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
 _WORDS = Turn((*guided_words.prefix(), TurnMessage("system", "Tools:")))
 """What every prompt with tools begins with, for models that are led to call them."""
 
@@ -58,6 +59,10 @@ _PROBLEMS = Turn(code_words.examples())
 _KEEP_OPEN = 75
 """Seconds that an idle connection is kept. Pools of clients give theirs up after 5 to 60, and it
 should be they who do: a request that meets a closing connection is lost."""
+
+_KEEP_ENDS = 2.0
+"""Seconds between two attempts to store ends for which there was no room: what clients were told
+is not to be forgotten because the process ends."""
 
 _END_WITHIN = 15
 """Seconds that requests get to come to their end once their clients are gone; longer than an
@@ -71,7 +76,7 @@ class StartError(OuzelError):
 def serve(settings: Settings, report: Report) -> None:
     """Run until stopped. Raises OuzelError if it cannot start."""
     _log_to_stderr(settings.log_level)
-    with _bind(settings.host, settings.port) as listener, _claimed(settings.home):
+    with _bind(settings.host, settings.port) as listener, claimed(settings.home):
         plan = plan_engine(settings, report, warm=(_WORDS, _PROBLEMS))
         code = plan_code(settings, report)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -83,11 +88,11 @@ async def _serve(
 ) -> None:
     async with AsyncExitStack() as stack:
         report.step("Opening the store")
-        store = await asyncio.to_thread(open_store, settings.home / "ouzel.db")
+        store = await asyncio.to_thread(open_store, settings.home / DATABASE)
         stack.push_async_callback(store.close)
-        lost = await store.fail_interrupted(_STOPPED)
         files = await _open_files(stack, settings, store)
-        report.done(f"{lost} interrupted responses marked as failed" if lost else "")
+        sealer = open_sealer(settings)
+        report.done("")
         report.step(plan.starting)
         began = time.perf_counter()
         stack.push_async_callback(plan.engine.stop)
@@ -98,17 +103,36 @@ async def _serve(
             stack.push_async_callback(containers.close)
             await containers.start()
         metrics = Metrics(plan.engine)
+        spare = spare_room(settings, plan.engine.info)
         answers = Answers(
             plan.engine,
             store,
-            AtOnce(settings.max_requests),
+            AtOnce(settings.max_requests, spare),
             metrics,
             plan.aliases,
             [_code_tool(settings, code, containers, files)],
             settings.answer_within,
             files,
+            conversations=store.conversations,
+            sealer=sealer,
+            background=_background(settings),
         )
-        app = create_app(answers, metrics, _api(settings, code), files, containers)
+        stack.push_async_callback(answers.close)
+        await stack.enter_async_context(upkeep(answers.keep_ends, every=_KEEP_ENDS))
+        await _recover(answers, report)
+        batches = await stack.enter_async_context(
+            running_batches(settings, store, files, answers, spare)
+        )
+        app = create_app(
+            answers,
+            metrics,
+            _api(settings, code),
+            files,
+            containers,
+            conversations=store.conversations,
+            stored=store,
+            batches=batches,
+        )
         server = _Server(app, answers, settings)
         server.on_listening = lambda: report.ready(
             _url(listener), plan.engine.info.model, answers.aliases
@@ -120,13 +144,31 @@ async def _serve(
             raise _taken(settings.host, settings.port, error) from error
 
 
+def _background(settings: Settings) -> BackgroundLimits:
+    return BackgroundLimits(
+        settings.background_at_once, settings.background_waiting, settings.background_within
+    )
+
+
+async def _recover(answers: Answers, report: Report) -> None:
+    """What the last process left unfinished is taken up, or marked as failed."""
+    report.step("Looking for interrupted responses")
+    taken, ended = await answers.recover()
+    told = [f"{taken} taken up again"] if taken else []
+    told += [f"{ended} marked as failed"] if ended else []
+    report.done(", ".join(told) or "none")
+
+
 async def _open_files(stack: AsyncExitStack, settings: Settings, store: SqlStore) -> SqlFiles:
     """The files that clients hand over, tidied up, and kept so while the server runs."""
     limits = FileLimits(file=settings.max_file_mb * 2**20, quota=settings.files_quota_mb * 2**20)
-    files = await asyncio.to_thread(open_files, store, settings.home / "files", limits)
+    files = await asyncio.to_thread(open_files, store, settings.home / FILES, limits)
     stack.push_async_callback(files.close)
     await files.sweep()
     await stack.enter_async_context(upkeep(files.expire))
+    retiring = Retiring(settings.home / DATABASE, settings.keep_days * DAY)
+    stack.push_async_callback(retiring.close)
+    await stack.enter_async_context(upkeep(retiring.round))
     return files
 
 
@@ -158,13 +200,13 @@ class _Server(uvicorn.Server):
                 app,
                 http=Connection,
                 lifespan="off",
-                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=_KEEP_OPEN,
                 timeout_graceful_shutdown=round(grace + _END_WITHIN),
+                **uvicorn_options(settings.max_body_mb * 2**20),
             )
         )
         self._answers = answers
@@ -217,7 +259,9 @@ class _ToStderr(logging.Handler):
     a line appears above the spinner and not in the middle of it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        # A log on a disk that is full must not stop who wants to say so.
+        with suppress(OSError):
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _log_to_stderr(level: str) -> None:
@@ -250,31 +294,6 @@ def _taken(host: str, port: int, error: OSError) -> StartError:
             f"another with --port or OUZEL_PORT."
         )
     return StartError(f"Cannot listen on {host}, port {port}: {error.strerror}.")
-
-
-@contextmanager
-def _claimed(home: Path) -> Iterator[None]:
-    """Has the home while inside.
-
-    Two servers on one store would each take the other's running responses for interrupted ones.
-    The lock belongs to the open file, so it goes when the process goes, however that ends.
-    """
-    lock = filelock.FileLock(home / "serving.lock", timeout=0, mode=0o600)
-    try:
-        # What root's sandboxes run as has to come through it, and can list nothing.
-        home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise StartError(
-            f"Another Ouzel is serving from {home}. Stop it first, or give this one a home of "
-            "its own with --home or OUZEL_HOME."
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise StartError(f"Cannot use {home} as home: {error}.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _url(listener: socket.socket) -> str:

@@ -16,13 +16,15 @@ from ouzel.core.errors import OuzelError
 _log = logging.getLogger(__name__)
 
 EVERY: Final = 60.0
-"""Seconds between two rounds."""
+"""Seconds between two rounds, unless it is said otherwise."""
 
 
 @asynccontextmanager
-async def upkeep(*rounds: Callable[[], Awaitable[int]]) -> AsyncGenerator[None, None]:
-    """While inside, each of these is called once a minute; what one raises is logged."""
-    task = asyncio.create_task(_forever(rounds))
+async def upkeep(
+    *rounds: Callable[[], Awaitable[int]], every: float = EVERY
+) -> AsyncGenerator[None, None]:
+    """While inside, each of these is called every so many seconds; what one raises is logged."""
+    task = asyncio.create_task(_forever(rounds, every))
     try:
         yield
     finally:
@@ -31,7 +33,7 @@ async def upkeep(*rounds: Callable[[], Awaitable[int]]) -> AsyncGenerator[None, 
         await asyncio.wait((task,))
 
 
-async def _forever(rounds: tuple[Callable[[], Awaitable[int]], ...]) -> None:
+async def _forever(rounds: tuple[Callable[[], Awaitable[int]], ...], every: float) -> None:
     while True:
         for each in rounds:
             try:
@@ -40,4 +42,4 @@ async def _forever(rounds: tuple[Callable[[], Awaitable[int]], ...]) -> None:
                 _log.warning("Upkeep: %s", error.message)
             except Exception:
                 _log.exception("Upkeep failed")
-        await asyncio.sleep(EVERY)
+        await asyncio.sleep(every)

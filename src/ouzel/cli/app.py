@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ouzel.cli import ask, chat, doctor, models, output, serve
+from ouzel.cli import archive, ask, chat, doctor, gc, models, output, sealing, serve
 from ouzel.cli.flags import DEBUG
 from ouzel.config import SettingsError, load
 
@@ -90,6 +90,9 @@ ask.add_to(app)
 chat.add_to(app)
 models.add_to(app)
 doctor.add_to(app)
+sealing.add_to(app)
+gc.add_to(app)
+archive.add_to(app)
 
 
 @app.command(epilog="Example: [bold]ouzel version[/bold]")

@@ -3,13 +3,11 @@
 This room imports nothing of ours and no third-party library.
 """
 
+from ouzel.config.declaring import CONFIG_VARIABLE, Meta, SettingsError
 from ouzel.config.reading import load
 from ouzel.config.settings import (
-    CONFIG_VARIABLE,
     SETTINGS,
-    Meta,
     Settings,
-    SettingsError,
     expected,
     flag,
     is_loopback,

@@ -14,15 +14,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ouzel.config.settings import (
+from ouzel.config.declaring import (
     CONFIG_FILE,
     CONFIG_VARIABLE,
     PREFIX,
+    SettingsError,
+    home_folder,
+)
+from ouzel.config.settings import (
     SETTINGS,
     Settings,
-    SettingsError,
     flag,
-    home_folder,
     is_optional,
     kind_of,
     variable,
@@ -120,7 +122,7 @@ def _from_text(name: str, text: str, source: str) -> Any:
         return text
     if len(text) > 64 or not re.fullmatch(_NUMBER[kind], text.strip()):
         raise wrong(name, text, source)
-    return kind(text)
+    return kind(text.strip())
 
 
 def _from_toml(name: str, value: Any, source: str, base: Path) -> Any:

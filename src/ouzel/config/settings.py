@@ -14,93 +14,27 @@ import re
 import types
 import typing
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-PREFIX = "OUZEL_"
-CONFIG_VARIABLE = "OUZEL_CONFIG"
-CONFIG_FILE = "ouzel.toml"
-DEFAULT_SOURCE = "default"
-
-_T = TypeVar("_T")
-
-
-class SettingsError(Exception):
-    """A setting is unknown, malformed, out of bounds, or contradicts another.
-
-    Args:
-        message: one sentence that names the setting, where it came from, and what would be right.
-            It never holds the value of a secret.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What a declaration says about a setting beyond its name and type.
-
-    Args:
-        help: one line for `--help` and the docs.
-        group: heading under which it is listed.
-        low, high: inclusive bounds of a number.
-        choices: the only values allowed.
-        secret: never printed, neither in errors nor in `doctor`.
-        unit: what a number counts (`seconds`, `MB`, ...).
-        shown: how the default is written for people.
-    """
-
-    help: str
-    group: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    secret: bool = False
-    unit: str = ""
-    shown: str = ""
-
-
-def _setting(
-    default: _T, about: str, *, group: str, factory: Callable[[], _T] | None = None, **more: Any
-) -> _T:
-    """Declare a setting; returns a dataclass field that passes for a value of its type."""
-    shown = more.pop("shown", None) or _text_of(default)
-    meta = {"setting": Meta(help=about, group=group, shown=shown, **more)}
-    show = not more.get("secret", False)
-    if factory is not None:
-        return field(default_factory=factory, metadata=meta, repr=show)
-    return field(default=default, metadata=meta, repr=show)
-
-
-def _text_of(value: object) -> str:
-    if value is None or value == ():
-        return "none"
-    if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def home_folder(name: str) -> Path:
-    """A path below the user's home folder. Raises SettingsError where there is none."""
-    try:
-        return Path.home() / name
-    except RuntimeError:
-        raise SettingsError(
-            "This user has no home folder; set OUZEL_HOME and OUZEL_CACHE to folders that exist."
-        ) from None
-
-
-_ADDRESS = functools.partial(_setting, group="Address")
-_STATE = functools.partial(_setting, group="State")
-_MODEL = functools.partial(_setting, group="Model")
-_ENGINE = functools.partial(_setting, group="Embedded engine")
-_UPSTREAM = functools.partial(_setting, group="Upstream engine")
-_CODE = functools.partial(_setting, group="Code and files")
-_LIMIT = functools.partial(_setting, group="Limits")
+from ouzel.config.declaring import (
+    ADDRESS,
+    CODE,
+    DEFAULT_SOURCE,
+    ENGINE,
+    KEEPING,
+    LIMIT,
+    MODEL,
+    PREFIX,
+    STATE,
+    UPSTREAM,
+    Meta,
+    SettingsError,
+    home_folder,
+    text_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,46 +45,46 @@ class Settings:
         SettingsError: a value is out of bounds, or two values contradict each other.
     """
 
-    host: str = _ADDRESS("127.0.0.1", "Address to listen on; another than loopback needs a key.")
-    port: int = _ADDRESS(8321, "Port to listen on; 0 picks a free one.", low=0, high=65535)
-    api_key: str | None = _ADDRESS(
+    host: str = ADDRESS("127.0.0.1", "Address to listen on; another than loopback needs a key.")
+    port: int = ADDRESS(8321, "Port to listen on; 0 picks a free one.", low=0, high=65535)
+    api_key: str | None = ADDRESS(
         None, "Bearer key that clients must send. As a flag, other users see it.", secret=True
     )
 
-    home: Path = _STATE(
+    home: Path = STATE(
         Path("~/.ouzel"), "Folder for all state.", factory=lambda: home_folder(".ouzel")
     )
-    cache: Path = _STATE(
+    cache: Path = STATE(
         Path("~/.cache/ouzel"),
         "Folder for downloads.",
         factory=lambda: home_folder(".cache/ouzel"),
     )
-    log_level: str = _STATE(
+    log_level: str = STATE(
         "info", "How much is logged.", choices=("debug", "info", "warning", "error")
     )
 
-    model: str | None = _MODEL(
+    model: str | None = MODEL(
         None,
         "Weights to serve: a catalogue name, an alias, or the path of a GGUF file.",
         shown="the catalogue's default",
     )
-    script: Path | None = _MODEL(None, "Serve this scripted engine's script instead of weights.")
-    context: int = _MODEL(
+    script: Path | None = MODEL(None, "Serve this scripted engine's script instead of weights.")
+    context: int = MODEL(
         0, "Context of one request; 0 fits it to the machine.", unit="tokens", low=0, high=2**24
     )
 
-    tool_style: str = _MODEL(
+    tool_style: str = MODEL(
         "auto",
         "How the model is brought to call tools; auto: as the catalogue says and a trial shows.",
         choices=("auto", "native", "guided"),
     )
 
-    slots: int = _ENGINE(0, "Requests decoded at once; 0 fits the machine.", low=0, high=256)
-    threads: int = _ENGINE(0, "Threads of the engine; 0 fits the machine.", low=0, high=1024)
-    gpu_layers: int = _ENGINE(
+    slots: int = ENGINE(0, "Requests decoded at once; 0 fits the machine.", low=0, high=256)
+    threads: int = ENGINE(0, "Threads of the engine; 0 fits the machine.", low=0, high=1024)
+    gpu_layers: int = ENGINE(
         -1, "Layers kept on the GPU; -1 lets the engine choose.", low=-1, high=1000
     )
-    hung_after: float = _ENGINE(
+    hung_after: float = ENGINE(
         15.0,
         "Silence after which an engine process counts as hung and is restarted.",
         unit="seconds",
@@ -158,15 +92,15 @@ class Settings:
         high=3600,
     )
 
-    engine_url: str | None = _UPSTREAM(
+    engine_url: str | None = UPSTREAM(
         None, "Use this Chat Completions server instead of weights of our own."
     )
-    engine_key: str | None = _UPSTREAM(None, "Bearer key for engine_url.", secret=True)
-    engine_model: str | None = _UPSTREAM(None, "Model to ask engine_url for.", shown="its only one")
-    engine_context: int = _UPSTREAM(
+    engine_key: str | None = UPSTREAM(None, "Bearer key for engine_url.", secret=True)
+    engine_model: str | None = UPSTREAM(None, "Model to ask engine_url for.", shown="its only one")
+    engine_context: int = UPSTREAM(
         0, "Context of engine_url; 0 asks it.", unit="tokens", low=0, high=2**24
     )
-    engine_capabilities: tuple[str, ...] = _UPSTREAM(
+    engine_capabilities: tuple[str, ...] = UPSTREAM(
         (),
         "What engine_url can do, separated by commas; empty probes it.",
         choices=(
@@ -175,60 +109,94 @@ class Settings:
         ),
         shown="probed",
     )
-    connect_timeout: float = _UPSTREAM(
+    connect_timeout: float = UPSTREAM(
         5.0, "Longest wait for a connection to engine_url.", unit="seconds", low=0.01, high=600
     )
-    engine_retries: int = _UPSTREAM(
+    engine_retries: int = UPSTREAM(
         2, "Tries again where engine_url failed before it said anything.", low=0, high=10
     )
 
-    answer_within: float = _LIMIT(
+    answer_within: float = LIMIT(
         60.0,
         "Time in which an answer should be whole, thinking included; 0 sets no limit.",
         unit="seconds",
         low=0,
         high=86400,
     )
-    first_token_timeout: float = _LIMIT(
+    first_token_timeout: float = LIMIT(
         600.0, "Longest wait for an answer's first token.", unit="seconds", low=0.01, high=86400
     )
-    idle_timeout: float = _LIMIT(
+    idle_timeout: float = LIMIT(
         120.0, "Longest silence in the middle of an answer.", unit="seconds", low=0.01, high=86400
     )
-    max_requests: int = _LIMIT(256, "Requests under way at once.", low=1, high=100_000)
-    max_body_mb: int = _LIMIT(32, "Largest request body.", unit="MB", low=1, high=1024)
-    keep_alive: float = _LIMIT(
+    max_requests: int = LIMIT(256, "Requests under way at once.", low=1, high=100_000)
+    max_body_mb: int = LIMIT(32, "Largest request body.", unit="MB", low=1, high=1024)
+    background_at_once: int = LIMIT(4, "Background responses made at once.", low=1, high=10_000)
+    background_waiting: int = LIMIT(
+        1000, "Background responses that may wait.", low=1, high=1_000_000
+    )
+    background_within: float = LIMIT(
+        3600.0,
+        "Time that a background response gets; 0 sets no limit.",
+        unit="seconds",
+        low=0,
+        high=604_800,
+    )
+    keep_alive: float = LIMIT(
         15.0, "Pause between comments on a silent stream.", unit="seconds", low=0.01, high=3600
     )
-    shutdown_grace: float = _LIMIT(
+    shutdown_grace: float = LIMIT(
         5.0, "Time that running requests get on shutdown.", unit="seconds", low=0, high=3600
     )
 
-    code_interpreter: str = _CODE(
+    code_interpreter: str = CODE(
         "auto",
         "Running of model-written code; auto: off, with the reason told, where no sandbox works.",
         choices=("auto", "on", "off"),
     )
-    sandbox: str = _CODE(
+    sandbox: str = CODE(
         "auto",
         "How code is kept in; auto takes the strongest way that works here.",
         choices=("auto", "bubblewrap", "landlock"),
     )
-    sandbox_group: Path | None = _CODE(
+    sandbox_group: Path | None = CODE(
         None, "Control group (version 2) below which each sandbox gets one; docs/sandbox.md."
     )
-    containers: int = _CODE(
+    containers: int = CODE(
         0, "Interpreters that live at once; 0 fits the machine.", low=0, high=10_000
     )
-    container_memory_mb: int = _CODE(
+    container_memory_mb: int = CODE(
         1024, "Most memory of one container.", unit="MB", low=1024, high=65536
     )
-    container_disk_mb: int = _CODE(
+    container_disk_mb: int = CODE(
         512, "Most that the files of one container take.", unit="MB", low=1, high=1_000_000
     )
-    max_file_mb: int = _CODE(512, "Largest file that is taken.", unit="MB", low=1, high=1_000_000)
-    files_quota_mb: int = _CODE(
+    max_file_mb: int = CODE(512, "Largest file that is taken.", unit="MB", low=1, high=1_000_000)
+    files_quota_mb: int = CODE(
         10_240, "Most that one owner's files take.", unit="MB", low=1, high=100_000_000
+    )
+
+    keep_days: int = KEEPING(
+        30,
+        "How long responses, stored completions and batches are kept; 0 for ever.",
+        unit="days",
+        low=0,
+        high=36_500,
+    )
+    sealing_keys: str | None = KEEPING(
+        None,
+        "Keys for encrypted reasoning instead of the home's own, newest first, comma-separated.",
+        secret=True,
+    )
+    encrypted_reasoning_days: int = KEEPING(
+        30,
+        "How long encrypted reasoning can be given back; 0 for ever.",
+        unit="days",
+        low=0,
+        high=36_500,
+    )
+    batch_at_once: int = KEEPING(
+        0, "Lines of batches done at once; 0: all slots but one.", low=0, high=10_000
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -267,7 +235,7 @@ class Settings:
             return "none" if value is None else "••••••••"
         if value is None or value == ():
             return meta.shown
-        return with_unit(_text_of(value), meta)
+        return with_unit(text_of(value), meta)
 
     def _check_together(self) -> None:
         if self.engine_url is not None and self.script is not None:
@@ -368,7 +336,7 @@ def _check_bounds(name: str, meta: Meta, value: Any, source: str) -> None:
         raise wrong(name, value, source)
     given = value if isinstance(value, tuple) else (value,)
     if meta.choices and not set(given) <= set(meta.choices):
-        raise wrong(name, _text_of(value), source)
+        raise wrong(name, text_of(value), source)
 
 
 def wrong(name: str, value: object, source: str) -> SettingsError:
