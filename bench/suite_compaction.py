@@ -32,8 +32,8 @@ WINDOW = 2048
 RIGHT = 0.8
 """Of the questions, how many should be answered."""
 
-MOST_TOKENS = 120
-"""Tokens of one answer: the conversation has to grow, but not all night."""
+MOST_TOKENS = 300
+"""Tokens of one answer, which is short in most cases, and of the notes with it."""
 
 QUICK_TURNS, QUICK_QUESTIONS = 20, 3
 MANAGED = [{"type": "compaction"}]

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from ouzel.build import serving
+from ouzel.build import assembling
 from ouzel.cli import main
 from ouzel.core.contracts import Asker, Invocation, Prepared, Stage, ToolOutcome
 from ouzel.core.items import HostedCall, Item
@@ -66,5 +66,5 @@ class NoteDown:
 
 
 if __name__ == "__main__":
-    serving._code_tool = lambda *parts: NoteDown()
+    assembling.code_tool = lambda *parts: NoteDown()
     main()

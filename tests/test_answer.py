@@ -194,7 +194,7 @@ async def test_a_reader_that_goes_away_leaves_a_finished_record(store):
     assert kept.status == "cancelled"
     assert engine.active == 0
     assert answers._limiter.running == 0
-    assert answers._live == {}
+    assert answers._finding.live == {}
 
 
 async def test_deleting_a_running_one_stops_it_and_leaves_nothing(store):

@@ -98,7 +98,7 @@ async def at_rest(running: Running, within: float = 15.0) -> None:
     def left() -> dict[str, Any]:
         tasks = [str(task.get_coro()) for task in asyncio.all_tasks() if _ours(task)]
         found = {
-            "live": len(running.answers._live),
+            "live": len(running.answers._finding.live),
             "admitted": running.answers._limiter.running,
             "turns": running.engine.active,
             "tasks": tasks,
@@ -110,13 +110,17 @@ async def at_rest(running: Running, within: float = 15.0) -> None:
             while left():
                 await asyncio.sleep(0.01)
                 gc.collect(0)
-    assert left() == {}
+    still = left()
+    assert still == {}, still
 
 
 def _ours(task: asyncio.Task[Any]) -> bool:
-    """Whether a task belongs to an answer, an endpoint or a stream."""
+    """Whether a task belongs to an answer, an endpoint or a stream; handing out the lines of
+    batches goes on for as long as the server."""
     code = getattr(task.get_coro(), "cr_code", None) or getattr(task.get_coro(), "ag_code", None)
-    name = code.co_filename if code is not None else ""
+    if code is None or code.co_qualname == "BatchRunner._hand_out":
+        return False
+    name = code.co_filename
     return "/ouzel/" in name or name.endswith("httptools_impl.py")
 
 

@@ -121,7 +121,7 @@ async def test_a_client_that_goes_away_frees_every_choice(serve, http, n):
     await reply.content.readuntil(b"\n\n")
     reply.close()
     async with asyncio.timeout(5):
-        while engine.active or server.answers._live:
+        while engine.active or server.answers._finding.live:
             await asyncio.sleep(0.01)
     assert engine.cancelled == n
 
@@ -141,5 +141,5 @@ async def test_more_choices_than_the_server_admits_leave_nothing_running(serve, 
         assert reply.status == 429
         assert "retry-after" in reply.headers
         checks.check_error(await reply.read())
-    assert server.answers._live == {}
+    assert server.answers._finding.live == {}
     assert server.engine.active == 0

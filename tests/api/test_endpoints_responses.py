@@ -155,7 +155,7 @@ async def test_a_client_that_goes_away_frees_the_engine(serve, http, stream):
     else:
         request.cancel()
     async with asyncio.timeout(5):
-        while engine.active or server.answers._live:
+        while engine.active or server.answers._finding.live:
             await asyncio.sleep(0.01)
     assert engine.cancelled == 1
 

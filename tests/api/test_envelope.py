@@ -169,7 +169,7 @@ async def test_a_client_that_breaks_off_its_body_leaves_nothing(serve):
     writer.close()
     await writer.wait_closed()
     await asyncio.sleep(0.05)
-    assert server.answers._live == {}
+    assert server.answers._finding.live == {}
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ async def test_a_client_that_leaves_gives_its_place_back_though_the_engine_does_
     await reply.content.readuntil(b"output_text.delta")
     reply.close()
     async with asyncio.timeout(5):
-        while stubborn.answers._live or stubborn.answers._limiter.running:
+        while stubborn.answers._finding.live or stubborn.answers._limiter.running:
             await asyncio.sleep(0.01)
 
 

@@ -221,7 +221,7 @@ async def test_one_that_still_runs_is_not_there_yet(serve, sdk):
         await client.chat.completions.retrieve(chunk.id)
     assert await listed(client) == []
     await stream.close()
-    while server.answers._live:  # whoever goes away cancels it
+    while server.answers._finding.live:  # whoever goes away cancels it
         await asyncio.sleep(0.01)
     with pytest.raises(NotFoundError):
         await client.chat.completions.retrieve(chunk.id)

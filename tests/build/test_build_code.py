@@ -68,9 +68,8 @@ async def test_without_a_jail_there_are_no_containers(tmp_path: Path) -> None:
 
 
 async def test_upkeep_goes_on_after_an_error_and_ends_with_its_block(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("ouzel.build.upkeep.EVERY", 0.001)
     calls = {"full": 0, "broken": 0, "fine": 0}
 
     async def full() -> int:
@@ -85,7 +84,7 @@ async def test_upkeep_goes_on_after_an_error_and_ends_with_its_block(
         calls["fine"] += 1
         return 0
 
-    async with upkeep(full, broken, fine):
+    async with upkeep(full, broken, fine, every=0.001):
         async with asyncio.timeout(10):
             while min(calls.values()) < 3:
                 await asyncio.sleep(0.001)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
-from ouzel.core.events import Delta, Event, ItemDone, ItemStarted, RunFinished, RunStarted
+from ouzel.core.events import (
+    Delta,
+    Event,
+    Failure,
+    ItemDone,
+    ItemStarted,
+    RunFinished,
+    RunStarted,
+)
 from ouzel.core.items import Item, Message, Text, new_id
 from ouzel.core.request import Request
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
+from ouzel.store import SqlStore
 
 OWNER = "alice"
 
@@ -62,3 +72,17 @@ def deltas(count: int, first: int = 0) -> list[Event]:
 def ending(item: Item) -> list[Event]:
     """The last events of a completed run."""
     return [ItemDone(0, item), RunFinished("completed", Usage(20, 0, 3), 1_750_000_001.25)]
+
+
+async def end_all(store: SqlStore, failure: Failure) -> int:
+    """End every run that is queued or in progress as failed, as start-up does; how many."""
+    count = 0
+    async for run, events in store.interrupted():
+        done = tuple(event.item for event in events if isinstance(event, ItemDone))
+        now = time.time()
+        failed = dataclasses.replace(
+            run, status="failed", failure=failure, output=done, finished_at=now
+        )
+        await store.finish(failed, len(events), [RunFinished("failed", Usage(), now, failure)])
+        count += 1
+    return count

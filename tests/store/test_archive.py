@@ -257,7 +257,7 @@ async def test_what_runs_or_is_damaged_is_left_out(source: Home) -> None:
 async def test_many_lines_become_many_members(
     source: Home, target: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MEMBER_BYTES", 600)
+    monkeypatch.setattr(archive, "MEMBER_BYTES", 400)
     data, counted = source.export()
     assert len([name for name, _ in members_of(data) if name.startswith("runs/")]) > 3
     assert target.take(data)[1].done == counted.done

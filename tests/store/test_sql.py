@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import OWNER, deltas, ending, finished, new_run, opening, said
+from store_samples import OWNER, deltas, end_all, ending, finished, new_run, opening, said
 
 from ouzel.core.contracts import Store
 from ouzel.core.errors import NotFound, StoreError
@@ -331,9 +331,9 @@ async def test_runs_left_by_a_dead_process_are_found_and_ended(store: SqlStore) 
 
     found = await left(store)
     assert found == [(bare, []), (half, log), (queued, [])]
-    assert await store.fail_interrupted(STOPPED) == 3
+    assert await end_all(store, STOPPED) == 3
     assert await left(store) == []
-    assert await store.fail_interrupted(STOPPED) == 0
+    assert await end_all(store, STOPPED) == 0
 
     for run, output, before in ((bare, (), []), (half, (answer,), log), (queued, (), [])):
         ended = await store.load(run.id, run.owner)
@@ -390,7 +390,7 @@ async def test_one_damaged_record_does_not_keep_the_others_running(
         assert f"interrupted run {run.id}" in caplog.text
         with pytest.raises(StoreError, match="damaged"):
             await store.load(run.id, OWNER)
-    assert await store.fail_interrupted(STOPPED) == 1
+    assert await end_all(store, STOPPED) == 1
     assert (await store.load(sound.id, OWNER)).failure == STOPPED
 
 
@@ -410,7 +410,6 @@ async def test_after_closing_every_call_is_refused(path: Path) -> None:
         store.history(run.id, OWNER),
         store.delete(run.id, OWNER),
         left(store),
-        store.fail_interrupted(STOPPED),
     ):
         with pytest.raises(StoreError, match="closed"):
             await call

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import OWNER, deltas
+from store_samples import OWNER, deltas, end_all
 
 from ouzel.core.errors import NotFound
 from ouzel.core.events import Failure, RunFinished
@@ -174,7 +174,7 @@ async def test_what_was_acknowledged_survives_kill_9_again_and_again(tmp_path: P
             assert run_id not in ended or run.status == "completed"
         live = {run.id: events async for run, events in store.interrupted()}
         assert all(len(events) >= reached.get(run_id, 0) for run_id, events in live.items())
-        assert await store.fail_interrupted(STOPPED) == len(live)
+        assert await end_all(store, STOPPED) == len(live)
         assert ended.isdisjoint(live)
         await store.close()
         with closing(sqlite3.connect(path)) as connection:

@@ -138,7 +138,7 @@ async def test_a_full_file_refuses_what_does_not_fit_and_keeps_the_rest(tmp_path
     for run in kept:
         assert await store.load(run.id, OWNER) == run
     with pytest.raises(StoreError, match="disk is full"):
-        await store.append(kept[0].id, 0, deltas(500))
+        await store.append(kept[0].id, 0, deltas(50_000))
     # Room comes back: here by forgetting, on a real disk in many ways.
     for run in kept[1:3]:
         await store.delete(run.id, OWNER)

@@ -9,27 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 
 from ouzel.answer import compacting, recovering
 from ouzel.answer.background import Background, BackgroundLimits
 from ouzel.answer.checking import check_capabilities, with_defaults
-from ouzel.answer.failing import UNSTORED
-from ouzel.answer.holding import Holds, OnlyTheConversation
+from ouzel.answer.finding import Finding, Followed, no_such
+from ouzel.answer.holding import Hold, Holds, OnlyTheConversation
 from ouzel.answer.log import Log
 from ouzel.answer.preparing import Asked, Preparing
 from ouzel.answer.running import CLOSE_WITHIN, Answer, Keeps
 from ouzel.core.contracts import Engine, Limiter, Meter, Store, Tool
 from ouzel.core.contracts_files import Files
 from ouzel.core.contracts_state import Conversations, Sealer
-from ouzel.core.errors import EngineUnavailable, NotFound, ShuttingDown, StoreError
-from ouzel.core.events import Event
+from ouzel.core.errors import Conflict, EngineUnavailable, NotFound, ShuttingDown
+from ouzel.core.events import Event, ItemDone
 from ouzel.core.items import Item, new_id
 from ouzel.core.request import Protocol, Request
 from ouzel.core.runs import Run
+from ouzel.loop.run import Task
 
 _log = logging.getLogger(__name__)
 
@@ -39,26 +40,8 @@ SEALED = "reasoning.encrypted_content"
 _CHAT = "chatcmpl"
 """What ids of Chat Completions begin with."""
 
-MOST_UNKEPT = 1000
-"""Ends that could not be stored and are remembered until they can."""
-
 STOP_WITHIN = 15.0
 """Seconds that background runs get to leave off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A stored run as somebody reads it.
-
-    Args:
-        run: as it is now.
-        batches: its events from the first one on.
-        ended: all of them are there.
-    """
-
-    run: Run
-    batches: AsyncGenerator[Sequence[Event], None]
-    ended: bool
 
 
 class Answers:
@@ -98,17 +81,16 @@ class Answers:
         self.store = store
         self.conversations = conversations
         self.aliases = tuple(aliases)
+        self._stopping = asyncio.Event()
+        self._finding = Finding(store, self._stopping)
         self.preparing = Preparing(
-            engine, store, tools, files, conversations, sealer, self._is_running
+            engine, store, tools, files, conversations, sealer, self._finding.is_running
         )
         self._answer_within = answer_within
         self._sealer = sealer
         self._limiter = limiter
         self._meter = meter
         self._holds = Holds()
-        self._live: dict[str, Answer] = {}
-        self._unkept: dict[str, Answer] = {}
-        self._stopping = asyncio.Event()
         self.background = Background(background or BackgroundLimits(), self._do)
 
     @property
@@ -149,7 +131,7 @@ class Answers:
             return await self._queue(request, owner, began)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(admission or self._limiter.admit(owner))
-            stack.enter_context(self._holds.on(owner, request.conversation_id))
+            hold = stack.enter_context(self._holds.on(owner, request.conversation_id))
             request = with_defaults(request, self.engine.info.defaults, self._answer_within)
             task = await self.preparing.task(Asked(request, owner, began, before=before))
             request = task.request
@@ -158,7 +140,7 @@ class Answers:
             run = self._run(request, owner)
             if request.store:
                 await self.store.begin(run)
-            answer = self._answer(run, stack.pop_all())
+            answer = self._answer(run, stack.pop_all(), hold)
             answer.start(task)
             if self._stopping.is_set():  # since we looked
                 answer.abort(_stopping())
@@ -166,18 +148,20 @@ class Answers:
 
     async def _queue(self, request: Request, owner: str, began: float) -> Answer:
         """Keep a request for its turn, once it is known that nothing is wrong with it."""
-        self.background.check()
-        async with AsyncExitStack() as stack:
-            stack.enter_context(self._holds.on(owner, request.conversation_id))
-            request = with_defaults(request, self.engine.info.defaults, 0.0)
-            request = (await self.preparing.task(Asked(request, owner, began))).request
-            run = replace(self._run(request, owner), status="queued")
-            await self.store.begin(run)
-            self._check_open()
-            answer = self._answer(run, stack.pop_all())
-            answer.queue()
-            self.background.put(answer)
-            return answer
+        with self.background.coming():
+            async with AsyncExitStack() as stack:
+                hold = stack.enter_context(self._holds.on(owner, request.conversation_id))
+                request = with_defaults(request, self.engine.info.defaults, 0.0)
+                request = (await self.preparing.task(Asked(request, owner, began))).request
+                run = replace(self._run(request, owner), status="queued")
+                await self.store.begin(run)
+                if self._stopping.is_set():  # since we looked: nobody shall do it later
+                    await self.store.delete(run.id, owner)
+                    raise _stopping()
+                answer = self._answer(run, stack.pop_all(), hold)
+                answer.queue()
+                self.background.put(answer)
+                return answer
 
     def _run(self, request: Request, owner: str) -> Run:
         chat = request.protocol == "chat"
@@ -189,15 +173,18 @@ class Answers:
             request=request,
         )
 
-    def _answer(self, run: Run, held: AsyncExitStack, events: Sequence[Event] = ()) -> Answer:
+    def _answer(
+        self, run: Run, held: AsyncExitStack, hold: Hold, events: Sequence[Event] = ()
+    ) -> Answer:
         keeps: Keeps | None = self.store if run.request.store else None
         if keeps is None and run.request.conversation_id is not None and self.conversations:
             keeps = OnlyTheConversation(self.conversations)
         output = recovering.output_of(events, self._seal_for(run))
-        done = tuple(output.items) if events else ()
+        done = tuple(event.item for event in events if isinstance(event, ItemDone))
         run = replace(run, output=done) if done else run
         answer = Answer(run, self.engine, keeps, self._closed, held, output, Log(events))
-        self._live[run.id] = answer
+        hold.over = lambda: answer.ended
+        self._finding.live[run.id] = answer
         return answer
 
     def _seal_for(self, run: Run) -> Callable[[str], str] | None:
@@ -214,13 +201,10 @@ class Answers:
                 timer = asyncio.get_running_loop().call_later(
                     within, answer.abort, recovering.too_long(within)
                 )
-            await recovering.until_ready(self.engine)
-            request, owner = answer.run.request, answer.run.owner
-            far = recovering.so_far(answer, self.engine.info)
-            asked = Asked(request, owner, time.monotonic(), so_far=far, again=True)
-            task = await self.preparing.task(asked)
             with self._limiter.busy():
-                answer.start(task, recovering.first(far))
+                begin = await recovering.before(answer.parted(), self._take_up(answer))
+                if begin is not None:
+                    answer.start(*begin)
                 await answer.parted()
         except Exception as error:
             answer.fail(error)
@@ -229,23 +213,46 @@ class Answers:
                 timer.cancel()
             await answer.close()
 
+    async def _take_up(self, answer: Answer) -> tuple[Task, Event]:
+        """What is still to be done of a background run, and what it begins with."""
+        request, owner = answer.run.request, answer.run.owner
+        far = recovering.so_far(answer, self.engine.info)
+        if far is not None and far.ended:
+            return recovering.nothing_left(request, owner, far), recovering.first(far)
+        await recovering.until_ready(self.engine)
+        asked = Asked(request, owner, time.monotonic(), so_far=far, again=True)
+        return await self.preparing.task(asked), recovering.first(far)
+
     async def recover(self) -> tuple[int, int]:
         """For start-up: take up the background runs that an earlier process left, and end the
         others as failed. How many of each. Raises StoreError."""
         taken = ended = 0
         async for run, events in self.store.interrupted():
-            if not run.request.background:
+            if run.request.background and self._taken(run, events):
+                taken += 1
+            else:
                 await recovering.end(self.store, run, events)
                 ended += 1
-                continue
-            async with AsyncExitStack() as stack:
-                stack.enter_context(self._holds.on(run.owner, run.request.conversation_id))
-                answer = self._answer(run, stack.pop_all(), events)
-            if not events:
-                answer.queue()
-            self.background.put(answer)
-            taken += 1
         return taken, ended
+
+    def _taken(self, run: Run, events: Sequence[Event]) -> bool:
+        """Whether a background run that an earlier process left can be gone on with; it is."""
+        with ExitStack() as stack:
+            hold = Hold()
+            # An end that could not be stored may have left another one in this conversation.
+            with suppress(Conflict):
+                hold = stack.enter_context(self._holds.on(run.owner, run.request.conversation_id))
+            held = AsyncExitStack()
+            try:
+                answer = self._answer(run, held, hold, events)
+            except Exception:
+                _log.exception("run %s cannot be taken up", run.id)
+                return False
+            held.push(stack.pop_all())
+        if not events:
+            answer.queue()
+        self.background.put(answer)
+        return True
 
     async def count_tokens(self, request: Request, owner: str) -> int:
         """Prompt tokens that this request would have. Raises as `open`."""
@@ -259,7 +266,13 @@ class Answers:
     async def compact(self, request: Request, owner: str) -> compacting.Compacted:
         """A conversation, compacted by the model. Raises as `open`."""
         self._check_open()
-        began = time.monotonic()
+        work = self._compact(request, owner, time.monotonic())
+        compacted = await recovering.before(self._stopping.wait(), work)
+        if compacted is None:
+            raise _stopping()
+        return compacted
+
+    async def _compact(self, request: Request, owner: str, began: float) -> compacting.Compacted:
         self.resolve(request.model)
         async with self._limiter.admit(owner):
             request = with_defaults(request, self.engine.info.defaults, self._answer_within)
@@ -284,52 +297,42 @@ class Answers:
 
     async def load(self, run_id: str, owner: str, protocol: Protocol = "responses") -> Run:
         """A stored run as it is now. Raises NotFound, StoreError."""
-        answer = self._owned(run_id, owner) or self._unkept.get(run_id)
-        if answer is not None and answer.run.owner == owner:
-            run = answer.run
-        else:
-            run = await self.store.load(run_id, owner)
-            if run.finished_at is None:
-                # It ended between these two looks, or its end could not be stored.
-                run = await self.store.load(run_id, owner)
-                if run.finished_at is None:
-                    run = replace(run, status="failed", failure=UNSTORED)
-        if run.request.protocol != protocol:
-            raise _no_such(run_id)
-        return run
+        return await self._finding.load(run_id, owner, protocol)
 
     async def follow(self, run_id: str, owner: str, idle: float | None = None) -> Followed:
-        """A stored run's events, while it runs or after. Raises NotFound, StoreError."""
-        answer = self._owned(run_id, owner)
-        if answer is not None and answer.run.request.protocol == "responses":
-            return Followed(answer.run, answer.batches(idle), answer.ended)
-        run = await self.load(run_id, owner)
-        unkept = self._unkept.get(run_id)
-        if unkept is not None:
-            return Followed(run, unkept.batches(), True)
-        events = await self.store.events(run_id, owner)
-        return Followed(run, recovering.told(run, events), True)
+        """A stored run's events. Raises as `Finding.follow`."""
+        return await self._finding.follow(run_id, owner, idle)
 
     async def cancel(self, run_id: str, owner: str) -> Run:
-        """Stop a stored run if it still runs; the run as it then is. Raises NotFound."""
-        answer = self._owned(run_id, owner)
-        if answer is not None and answer.run.request.protocol == "responses":
+        """Stop a stored run if it still runs; the run as it then is.
+
+        Raises:
+            NotFound: there is none.
+            ShuttingDown: it cannot be stopped any more; the next process goes on with it.
+            StoreError: it cannot be read.
+        """
+        answer = self._finding.owned(run_id, owner)
+        if answer is None or answer.run.request.protocol != "responses":
+            run = await self.load(run_id, owner)
+        elif not self._finding.left_off(answer.run):
             answer.cancel()
             run = await answer.settled(CLOSE_WITHIN)
             await self._let_go(answer)
-            return run
-        return await self.load(run_id, owner)
+        else:
+            run = answer.run
+        if self._finding.left_off(run):
+            raise _stopping()
+        return run
 
     async def delete(self, run_id: str, owner: str, protocol: Protocol = "responses") -> None:
-        """Forget a stored run, stopping it first if it still runs. Raises NotFound."""
+        """Forget a stored run, stopping it first if it still runs. Raises NotFound, StoreError."""
         if run_id.startswith(_CHAT) != (protocol == "chat"):
-            raise _no_such(run_id)
-        answer = self._owned(run_id, owner)
+            raise no_such(run_id)
+        answer = self._finding.owned(run_id, owner)
         if answer is not None:
             answer.forget()
             await self._let_go(answer)
-        self._unkept.pop(run_id, None)
-        await self.store.delete(run_id, owner)
+        await self._finding.forget(run_id, owner)
 
     async def _let_go(self, answer: Answer) -> None:
         """Of a run that was ended while it waited for its turn, nobody else would."""
@@ -338,34 +341,27 @@ class Answers:
 
     async def keep_ends(self) -> int:
         """Store ends that could not be stored when they came; how many it was now."""
-        kept = 0
-        for run_id, answer in list(self._unkept.items()):
-            assert answer.unkept is not None  # noqa: S101  # that is why it is here
-            try:
-                await self.store.finish(answer.run, *answer.unkept)
-            except StoreError:
-                continue
-            self._unkept.pop(run_id, None)
-            kept += 1
-        return kept
+        return await self._finding.keep_ends()
 
     def shut_down(self) -> None:
         """Take no new requests, and end running ones as failed with `ShuttingDown`; those in the
         background are left for the next process."""
         self._stopping.set()
         waiting = self.background.stop()
-        for answer in list(self._live.values()):
+        for answer in list(self._finding.live.values()):
             if answer.run.request.background:
                 answer.leave_off()
             else:
                 answer.abort(_stopping())
         for answer in waiting:
-            self._live.pop(answer.run.id, None)
+            self._finding.live.pop(answer.run.id, None)
 
     async def close(self) -> None:
-        """Wait until background runs have left off. To be called before the store is closed."""
+        """Wait until background runs have left off, and try once more to store what could not be.
+        To be called before the store is closed."""
         self.shut_down()
         await self.background.close(STOP_WITHIN)
+        await self.keep_ends()
 
     def _check_open(self) -> None:
         if self._stopping.is_set():
@@ -373,26 +369,11 @@ class Answers:
 
     def _closed(self, answer: Answer, seconds: float, first_token: float | None) -> None:
         """An answer has let everything go."""
-        self._live.pop(answer.run.id, None)
-        stored = answer.run.request.store and not answer.forgotten
-        if answer.unkept is not None and stored and len(self._unkept) < MOST_UNKEPT:
-            self._unkept[answer.run.id] = answer
+        self._finding.live.pop(answer.run.id, None)
+        if answer.unkept is not None and answer.run.request.store and not answer.forgotten:
+            self._finding.remember(answer)
         if answer.ended:
             self._meter.run_finished(answer.run, seconds, first_token)
-
-    def _is_running(self, run_id: str, owner: str) -> bool:
-        answer = self._owned(run_id, owner)
-        return answer is not None and not answer.ended
-
-    def _owned(self, run_id: str, owner: str) -> Answer | None:
-        answer = self._live.get(run_id)
-        if answer is None or answer.run.owner != owner:
-            return None
-        return answer if answer.run.request.store and not answer.forgotten else None
-
-
-def _no_such(run_id: str) -> NotFound:
-    return NotFound(f"No object with id '{run_id}' found.", code="not_found")
 
 
 def _stopping() -> ShuttingDown:

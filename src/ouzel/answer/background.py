@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ class Background:
         # By owner, the one whose turn it is first.
         self._waiting: dict[str, deque[Answer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._coming = 0
         self._stopped = False
 
     @property
@@ -59,14 +61,25 @@ class Background:
         """How many runs are under way."""
         return len(self._tasks)
 
-    def check(self) -> None:
-        """Raise TooManyRequests if no other run may wait."""
-        if self.waiting >= self.limits.waiting:
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Inside, one more run is on its way here, which is counted as if it waited already.
+
+        Raises:
+            TooManyRequests: no other run may wait.
+        """
+        free = max(0, self.limits.at_once - self.running)
+        if self.waiting + self._coming - free >= self.limits.waiting:
             raise TooManyRequests(
-                f"{self.waiting} background responses wait already, which is as many as this "
-                "server accepts (setting background_waiting). Try again later.",
+                f"{self.limits.waiting} background responses wait already, which is as many as "
+                "this server accepts (setting background_waiting). Try again later.",
                 retry_after=5.0,
             )
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     def put(self, answer: Answer) -> None:
         """Do this one when its turn comes."""

@@ -19,7 +19,10 @@ PROMPT: dict[Protocol, str] = {"chat": "messages", "responses": "input"}
 
 UNSTORED = Failure("server_error", "The response could not be stored.", 500)
 NO_ROOM = Failure(
-    "insufficient_storage", "The response could not be stored: the server's disk is full.", 507
+    "insufficient_storage",
+    "The response could not be stored: the server's disk is full.",
+    507,
+    retry_after=30.0,
 )
 
 

@@ -6,7 +6,7 @@ try again by themselves. This file knows neither runs nor where conversations ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ouzel.core.contracts_state import Conversations
@@ -15,35 +15,49 @@ from ouzel.core.events import Event
 from ouzel.core.runs import Run
 
 
+class Hold:
+    """A conversation that is being answered.
+
+    Attributes:
+        over: tells whether the response has ended. Whoever reads its end may ask the next one at
+            once, also where not everything has been let go yet.
+    """
+
+    def __init__(self) -> None:
+        self.over: Callable[[], bool] = lambda: False
+
+
 class Holds:
     """Conversations that a response is being made in."""
 
     def __init__(self) -> None:
-        self._held: set[tuple[str, str]] = set()
+        self._held: dict[tuple[str, str], Hold] = {}
 
     @contextmanager
-    def on(self, owner: str, conversation_id: str | None) -> Iterator[None]:
-        """Inside, nobody else has this conversation; None is none.
+    def on(self, owner: str, conversation_id: str | None) -> Iterator[Hold]:
+        """Inside, nobody else has this conversation, until it is over; None is none.
 
         Raises:
             Conflict: somebody has it.
         """
+        mine = Hold()
         if conversation_id is None:
-            yield
+            yield mine
             return
         key = (owner, conversation_id)
-        if key in self._held:
+        if key in self._held and not self._held[key].over():
             raise Conflict(
                 "Another response is being made in this conversation. Wait for it to end, then "
                 "try again.",
                 param="conversation",
                 code="conversation_locked",
             )
-        self._held.add(key)
+        self._held[key] = mine
         try:
-            yield
+            yield mine
         finally:
-            self._held.discard(key)
+            if self._held.get(key) is mine:
+                del self._held[key]
 
 
 class OnlyTheConversation:

@@ -7,19 +7,35 @@ it any more. When that is, and how a run is done, this file does not know.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from ouzel.answer.running import Answer
 from ouzel.core.contracts import Engine, EngineInfo, Store
 from ouzel.core.errors import EngineError, EngineUnavailable
-from ouzel.core.events import Event, Failure, RunFinished, RunQueued, RunResumed, RunStarted
+from ouzel.core.events import (
+    Event,
+    Failure,
+    ItemDone,
+    RunFinished,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+)
+from ouzel.core.request import Request
 from ouzel.core.runs import Run
-from ouzel.core.turns import Usage
+from ouzel.core.turns import Turn, Usage
 from ouzel.loop import resuming
+from ouzel.loop.budget import Clock
 from ouzel.loop.output import Output
 from ouzel.loop.resuming import SoFar
+from ouzel.loop.run import Task
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STOPPED = Failure("server_error", "The server stopped while this response was being made.", 503)
 
@@ -63,6 +79,24 @@ async def until_ready(engine: Engine) -> None:
         raise EngineUnavailable(f"The engine is {engine.state}.")
 
 
+def nothing_left(request: Request, owner: str, far: SoFar) -> Task:
+    """What is to be done of a run that was made, but for its end: to say so. It asks for nothing
+    that might not be there any more: no engine, no history, no file."""
+    return Task(request, Turn(()), owner, Clock(0.0, time.monotonic()), so_far=far)
+
+
+async def before(until: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work brings; None, and it is given up, if `until` is over before that."""
+    working, over = asyncio.create_task(work), asyncio.create_task(until)
+    try:
+        await asyncio.wait((working, over), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, over):
+            task.cancel()
+        await asyncio.wait((working, over))
+
+
 def too_long(within: float) -> EngineError:
     """Why a run was ended that took its whole time."""
     return EngineError(
@@ -72,12 +106,15 @@ def too_long(within: float) -> EngineError:
 
 async def end(store: Store, run: Run, events: Sequence[Event]) -> None:
     """End a run that nobody works on as failed; what was finished is kept. Raises StoreError."""
-    output = output_of(events)
-    closing = output.close("incomplete")
+    try:
+        output = output_of(events)
+        closing, items = output.close("incomplete"), tuple(output.items)
+    except Exception:
+        _log.exception("what was open in run %s cannot be told", run.id)
+        closing = []
+        items = tuple(event.item for event in events if isinstance(event, ItemDone))
     now = time.time()
-    failed = replace(
-        run, status="failed", output=tuple(output.items), failure=STOPPED, finished_at=now
-    )
+    failed = replace(run, status="failed", output=items, failure=STOPPED, finished_at=now)
     finished = RunFinished("failed", Usage(), now, STOPPED)
     first_ones = [] if events else [RunQueued() if run.status == "queued" else RunStarted()]
     await store.finish(failed, len(events), [*first_ones, *closing, finished])

@@ -33,7 +33,7 @@ from ouzel.core.items import Item
 from ouzel.core.runs import Run
 from ouzel.core.turns import Usage
 from ouzel.loop.output import Output
-from ouzel.loop.run import Outcome, Task
+from ouzel.loop.run import Task
 from ouzel.loop.run import run as run_loop
 from ouzel.loop.tally import Tally
 
@@ -105,7 +105,7 @@ class Answer:
         self._concluded = False
         self._left_off = False
         self._patience: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Outcome] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.unkept: tuple[int, tuple[Event, ...]] | None = None
         self.forgotten = False
         self.history: tuple[Item, ...] = ()
@@ -141,9 +141,7 @@ class Answer:
             return
         self.history = task.history
         self._emit(first or RunStarted())
-        self._task = asyncio.create_task(
-            run_loop(self._engine, task, self._output, self._tally, self._emit)
-        )
+        self._task = asyncio.create_task(self._think(task))
         self._task.add_done_callback(self._conclude)
 
     def batches(self, idle: float | None = None) -> AsyncGenerator[Sequence[Event], None]:
@@ -174,8 +172,7 @@ class Answer:
         if self._concluded:
             return
         if self._task is None:
-            status: Literal["failed", "cancelled"] = "failed" if self._verdict else "cancelled"
-            self._finish(RunFinished(status, Usage(), time.time(), self._verdict))
+            self._end_at_once()
             return
         self._task.cancel()
         if self._patience is None:
@@ -202,8 +199,8 @@ class Answer:
 
     def leave_off(self) -> None:
         """Stop thinking without an end: another process will take the run up again. What was
-        said so far is still stored."""
-        if self._concluded:
+        said so far is still stored. One that is being stopped already comes to its own end."""
+        if self._concluded or self._patience is not None:
             return
         self._left_off = True
         if self._task is None:
@@ -238,15 +235,23 @@ class Answer:
         if delta and self._first_token is None:
             self._first_token = time.perf_counter() - self._began
         if self._keeper is not None:
+            if not self._pending:
+                self._wake.set()
             self._pending.append(event)
-            self._wake.set()
         elif delta:
             self._log.add(event)  # the run does not change by it
         else:
             self._release([event])
 
-    def _conclude(self, task: asyncio.Task[Outcome]) -> None:
-        """The thinking has ended, one way or another: say so."""
+    async def _think(self, task: Task) -> None:
+        done = await run_loop(self._engine, task, self._output, self._tally, self._emit)
+        if self._verdict is None and not self._left_off:
+            # In one breath with the last words: an answer is never stored whole without its end.
+            end = RunFinished(done.status, done.usage, time.time(), incomplete=done.incomplete)
+            self._finish(end)
+
+    def _conclude(self, task: asyncio.Task[None]) -> None:
+        """The thinking is over; unless it has come to its end, say what that is."""
         if self._left_off:
             self._say_no_more()
             return
@@ -260,10 +265,7 @@ class Answer:
                 _log.error("run %s failed unexpectedly", self.run.id, exc_info=error)
             finished = RunFinished("failed", Usage(), now, self._failure(error))
         else:
-            outcome = task.result()
-            finished = RunFinished(
-                outcome.status, outcome.usage, now, incomplete=outcome.incomplete
-            )
+            return
         self._finish(finished)
 
     def _give_up(self) -> None:
@@ -271,6 +273,10 @@ class Answer:
         if self._concluded:
             return
         _log.error("run %s: the engine holds on to a cancelled turn", self.run.id)
+        self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        """End the run without its task; what is open, or was left open, is closed."""
         for event in self._output.close("incomplete"):
             self._emit(event)
         status: Literal["failed", "cancelled"] = "failed" if self._verdict else "cancelled"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from starlette.requests import Request
@@ -78,7 +79,10 @@ class ResponsesEndpoints:
         """The events of a stored response from some number on; it does not care who reads."""
         keep_alive = self._exchange.keep_alive
         found = await self._answers.follow(response_id, OWNER, keep_alive)
-        stream = write_responses.ResponseStream(found.run, start=wanted.starting_after + 1)
+        asked = found.run.request
+        # What is asked for now is shown beside what was asked for then.
+        run = replace(found.run, request=replace(asked, include=asked.include | wanted.include))
+        stream = write_responses.ResponseStream(run, start=wanted.starting_after + 1)
         if not found.ended:
             return EventStream(_written(stream, found.batches))
         chunks = [stream.write(events) async for events in found.batches]

@@ -70,6 +70,7 @@ class EventStream(Response):
             if not left or reading.uncancel():
                 raise
         finally:
+            watch.remove_done_callback(leave)
             watch.cancel()
             if self._close is not None:
                 await self._close()

@@ -1,53 +1,38 @@
 """Brings a server up, step by step, and down again without leaving anything behind.
 
 The address is taken first, so that a port in use is told before a gigabyte is fetched. Then the
-home, which one server has for itself, store, engine, HTTP. It goes down in the opposite order,
-and running requests are told.
+home, which one server has for itself, the weights, and the rooms (`assembling`). It goes down in
+the opposite order, and running requests are told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from ouzel.answer import Answers
-from ouzel.answer.background import BackgroundLimits
-from ouzel.api.app import ApiSettings, create_app
 from ouzel.api.connection import Connection
-from ouzel.api.metrics import Metrics
 from ouzel.api.websocket_connection import uvicorn_options
-from ouzel.build.batches import running_batches, spare_room
-from ouzel.build.code import CodePlan, open_containers, plan_code
+from ouzel.build.assembling import assembled
+from ouzel.build.code import CodePlan, plan_code
 from ouzel.build.engine import Plan, plan_engine
-from ouzel.build.home import DATABASE, FILES, claimed
+from ouzel.build.home import claimed
 from ouzel.build.report import Report
-from ouzel.build.sealing import open_sealer
-from ouzel.build.upkeep import upkeep
 from ouzel.config import Settings
-from ouzel.core.contracts import Tool
-from ouzel.core.contracts_files import Containers, Files
 from ouzel.core.errors import OuzelError
 from ouzel.core.turns import Turn, TurnMessage
-from ouzel.limits import AtOnce
 from ouzel.loop import code_words, guided_words
-from ouzel.store import open_store
-from ouzel.store.files import SqlFiles, open_files
-from ouzel.store.files_keeping import FileLimits
-from ouzel.store.retiring import DAY, Retiring
-from ouzel.store.sql import SqlStore
-from ouzel.tools.code_interpreter import CodeInterpreter
-from ouzel.tools.unavailable import Unavailable
 
 _log = logging.getLogger(__name__)
 _WORDS = Turn((*guided_words.prefix(), TurnMessage("system", "Tools:")))
@@ -59,10 +44,6 @@ _PROBLEMS = Turn(code_words.examples())
 _KEEP_OPEN = 75
 """Seconds that an idle connection is kept. Pools of clients give theirs up after 5 to 60, and it
 should be they who do: a request that meets a closing connection is lost."""
-
-_KEEP_ENDS = 2.0
-"""Seconds between two attempts to store ends for which there was no room: what clients were told
-is not to be forgotten because the process ends."""
 
 _END_WITHIN = 15
 """Seconds that requests get to come to their end once their clients are gone; longer than an
@@ -86,108 +67,20 @@ def serve(settings: Settings, report: Report) -> None:
 async def _serve(
     settings: Settings, plan: Plan, code: CodePlan, listener: socket.socket, report: Report
 ) -> None:
-    async with AsyncExitStack() as stack:
-        report.step("Opening the store")
-        store = await asyncio.to_thread(open_store, settings.home / DATABASE)
-        stack.push_async_callback(store.close)
-        files = await _open_files(stack, settings, store)
-        sealer = open_sealer(settings)
-        report.done("")
-        report.step(plan.starting)
-        began = time.perf_counter()
-        stack.push_async_callback(plan.engine.stop)
-        await plan.engine.start()
-        report.done(f"{time.perf_counter() - began:.1f} s")
-        containers = open_containers(settings, code, files)
-        if containers is not None:
-            stack.push_async_callback(containers.close)
-            await containers.start()
-        metrics = Metrics(plan.engine)
-        spare = spare_room(settings, plan.engine.info)
-        answers = Answers(
-            plan.engine,
-            store,
-            AtOnce(settings.max_requests, spare),
-            metrics,
-            plan.aliases,
-            [_code_tool(settings, code, containers, files)],
-            settings.answer_within,
-            files,
-            conversations=store.conversations,
-            sealer=sealer,
-            background=_background(settings),
-        )
-        stack.push_async_callback(answers.close)
-        await stack.enter_async_context(upkeep(answers.keep_ends, every=_KEEP_ENDS))
-        await _recover(answers, report)
-        batches = await stack.enter_async_context(
-            running_batches(settings, store, files, answers, spare)
-        )
-        app = create_app(
-            answers,
-            metrics,
-            _api(settings, code),
-            files,
-            containers,
-            conversations=store.conversations,
-            stored=store,
-            batches=batches,
-        )
+    async with assembled(settings, plan, code, report) as (app, answers):
         server = _Server(app, answers, settings)
         server.on_listening = lambda: report.ready(
             _url(listener), plan.engine.info.model, answers.aliases
         )
+        # What start-up made stays: a full collection that walked through it, too, would hold up
+        # every stream for some 50 ms, each time.
+        gc.collect()
+        gc.freeze()
         try:
             await server.serve([listener])
         except OSError as error:
             # Two can bind an address; the one that listens first has it.
             raise _taken(settings.host, settings.port, error) from error
-
-
-def _background(settings: Settings) -> BackgroundLimits:
-    return BackgroundLimits(
-        settings.background_at_once, settings.background_waiting, settings.background_within
-    )
-
-
-async def _recover(answers: Answers, report: Report) -> None:
-    """What the last process left unfinished is taken up, or marked as failed."""
-    report.step("Looking for interrupted responses")
-    taken, ended = await answers.recover()
-    told = [f"{taken} taken up again"] if taken else []
-    told += [f"{ended} marked as failed"] if ended else []
-    report.done(", ".join(told) or "none")
-
-
-async def _open_files(stack: AsyncExitStack, settings: Settings, store: SqlStore) -> SqlFiles:
-    """The files that clients hand over, tidied up, and kept so while the server runs."""
-    limits = FileLimits(file=settings.max_file_mb * 2**20, quota=settings.files_quota_mb * 2**20)
-    files = await asyncio.to_thread(open_files, store, settings.home / FILES, limits)
-    stack.push_async_callback(files.close)
-    await files.sweep()
-    await stack.enter_async_context(upkeep(files.expire))
-    retiring = Retiring(settings.home / DATABASE, settings.keep_days * DAY)
-    stack.push_async_callback(retiring.close)
-    await stack.enter_async_context(upkeep(retiring.round))
-    return files
-
-
-def _code_tool(
-    settings: Settings, code: CodePlan, containers: Containers | None, files: Files
-) -> Tool:
-    if containers is None:
-        return Unavailable("code_interpreter", code.why_not)
-    return CodeInterpreter(containers, files, memory_mb=settings.container_memory_mb)
-
-
-def _api(settings: Settings, code: CodePlan) -> ApiSettings:
-    return ApiSettings(
-        settings.api_key,
-        settings.max_body_mb * 2**20,
-        settings.keep_alive,
-        settings.max_file_mb * 2**20,
-        code.why_not,
-    )
 
 
 class _Server(uvicorn.Server):

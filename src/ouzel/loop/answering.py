@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
+from ouzel.core.contracts import Thinks
 from ouzel.core.errors import EngineError
 from ouzel.core.items import TokenLogprob
 from ouzel.core.request import Format
@@ -44,14 +45,17 @@ TRIES: Final = 3
 """Times that JSON is asked for until it is valid."""
 
 
-async def answer(scene: Scene, turn: Turn, names: tuple[str, ...] = ()) -> tuple[Step, Speech]:
+async def answer(
+    scene: Scene, turn: Turn, names: tuple[str, ...] = (), thinks: Thinks | None = None
+) -> tuple[Step, Speech]:
     """The answer as plain text.
 
     Args:
         turn: what is to be answered.
         names: tools; calls of them that are written into the answer are kept out of it.
+        thinks: how thinking shows in this turn, if not as the engine says.
     """
-    speech, halt = Speech(scene, names), Halt()
+    speech, halt = Speech(scene, names, thinks=thinks), Halt()
     done = TurnDone("stop")
     async with aclosing(scene.stream(turn, halt)) as deltas:
         async for delta in deltas:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from ouzel.core.contracts import Engine, ToolStyle
+from ouzel.core.contracts import Engine, Thinks, ToolStyle
 from ouzel.core.events import Event, IncompleteReason, StepDone
 from ouzel.core.files import ContainerFile
-from ouzel.core.items import Item, Message
+from ouzel.core.items import CodeCall, Item, Message
 from ouzel.core.request import Effort, Request
 from ouzel.core.turns import Turn, Usage
 from ouzel.loop import answering, code_words, coding, guided, native, thinking
@@ -112,8 +112,8 @@ async def run(
     before = task.so_far.usage if task.so_far else NOTHING
     scene = Scene(engine, task.request, output, tally, emit, task.clock, unread, before)
     try:
-        task = await compact(scene, task)
-        running = _Running(scene, task)
+        task = await compact(scene, _taken_up(scene, task))
+        running = _Running(scene, _with_code_open(task))
         reason = await running.to_the_end()
     except OutOfTokens:
         reason = "length"
@@ -129,6 +129,31 @@ async def run(
     scene.emit(output.close("incomplete" if incomplete else "completed"))
     status: Literal["completed", "incomplete"] = "incomplete" if incomplete else "completed"
     return Outcome(status, scene.usage, incomplete)
+
+
+def _taken_up(scene: Scene, task: Task) -> Task:
+    """The task, with what an earlier process left open closed, unless it goes on."""
+    far = task.so_far
+    if far is None or (far.said and task.compact is None):
+        return task
+    scene.emit(scene.output.close("incomplete"))
+    return replace(task, so_far=replace(far, said=""))
+
+
+def _with_code_open(task: Task) -> Task:
+    """The task; code that an earlier process ran last, with what it wrote, is what the next
+    message begins with (`with_code`)."""
+    far, turn = task.so_far, task.turn
+    if far is None or not far.kept or not isinstance(far.kept[-1], CodeCall):
+        return task
+    if (
+        task.style != "guided"
+        or not task.toolbox.only_code
+        or turn.messages[-1].role != "assistant"
+    ):
+        return task
+    turn = replace(turn, messages=turn.messages[:-1], opening=f"{turn.messages[-1].text}\n")
+    return replace(task, turn=turn)
 
 
 class _Running:
@@ -153,16 +178,14 @@ class _Running:
     async def to_the_end(self) -> str:
         """Returns why it ended, in an engine's words."""
         far = self._task.so_far
-        if far is not None and not far.said:
-            self._scene.emit(self._scene.output.close("incomplete"))
         if far is not None and far.ended:
             return "stop"
-        begun = far.said if far is not None else ""
+        begun = far if far is not None and far.said else None
         output = self._scene.output
         while True:
             before = len(output.items)
             step = await (self._finish_saying(begun) if begun else self._step())
-            begun = ""
+            begun = None
             wanted = self._affordable(step.wanted)
             if not wanted:
                 self._look_for_plans(step.said)
@@ -303,10 +326,16 @@ class _Running:
             return coding.answering(self._turn, self._said_last)
         return guided.answering(self._turn, self._toolbox)
 
-    async def _finish_saying(self, said: str) -> native.Step:
+    async def _finish_saying(self, far: SoFar) -> native.Step:
         """Go on with an answer whose beginning the client has seen."""
         turn = self._answering if self._task.style == "guided" else self._turn
-        return await self._say(replace(turn, tools=(), effort="none", opening=turn.opening + said))
+        room = self._scene.room()
+        if room is not None and room <= far.spent:
+            raise OutOfTokens
+        left = None if room is None else room - far.spent
+        opening = turn.opening + far.said
+        turn = replace(turn, tools=(), effort="none", opening=opening, max_tokens=left)
+        return await self._say(turn, thinks="no")
 
     async def _answer(self, turn: Turn) -> native.Step:
         """Think if it pays, then answer."""
@@ -326,13 +355,14 @@ class _Running:
             return await answering.structured(scene, turn)
         return await self._say(turn)
 
-    async def _say(self, turn: Turn) -> native.Step:
-        """Answer in plain text; calls in it that a tool matches are calls."""
+    async def _say(self, turn: Turn, thinks: Thinks | None = None) -> native.Step:
+        """Answer in plain text; calls in it that a tool matches are calls. `thinks`: how thinking
+        shows in it, if not as the engine says."""
         scene = self._scene
         # Fenced code in an answer is meant for the reader where nothing but code is offered.
         offers = () if self._toolbox.only_code else self._toolbox.callable
         names = tuple(offer.name for offer in offers)
-        step, speech = await answering.answer(scene, turn, names)
+        step, speech = await answering.answer(scene, turn, names, thinks)
         for spotted in speech.calls:
             found = await want(scene, self._toolbox, spotted.name, spotted.arguments)
             if not isinstance(found, Wanted):

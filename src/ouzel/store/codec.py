@@ -35,6 +35,7 @@ from ouzel.core.errors import StoreError
 from ouzel.core.events import Event
 from ouzel.core.items import Item
 from ouzel.core.runs import Run
+from ouzel.store.packing import Deltas, packed, unpacked
 
 _building = threading.Lock()
 """Held while mirrors are made: they are shared, and half made until all their fields are known."""
@@ -53,8 +54,8 @@ def encode_run(run: Run) -> bytes:
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
-    """The events as one JSON array. Raises StoreError like `encode_run`."""
-    return _encode(events)
+    """The events, packed, as one JSON array. Raises StoreError like `encode_run`."""
+    return _encode(packed(events))
 
 
 def decode_run(body: bytes) -> Run:
@@ -65,8 +66,8 @@ def decode_run(body: bytes) -> Run:
 
 def decode_events(body: bytes) -> tuple[Event, ...]:
     """The events that `encode_events` wrote. Raises DamagedRecord if they are not."""
-    events: tuple[Event, ...] = _decode(body, _events_reader(), "event")
-    return events
+    records: tuple[Event | Deltas, ...] = _decode(body, _events_reader(), "event")
+    return unpacked(records)
 
 
 def encode_item(item: Item) -> bytes:
@@ -186,7 +187,7 @@ def _run_reader() -> Reader:
 
 @functools.cache
 def _events_reader() -> Reader:
-    return Reader(tuple[Event, ...])
+    return Reader(tuple[Event | Deltas, ...])
 
 
 @functools.cache

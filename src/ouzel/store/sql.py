@@ -208,23 +208,6 @@ class SqlStore:
             if taken is not None:
                 yield taken
 
-    async def fail_interrupted(self, failure: Failure) -> int:
-        """End every run that is queued or in progress as failed. For start-up, before new runs.
-
-        A run keeps the items that were finished, and its events end with a RunFinished.
-
-        Args:
-            failure: what clients of these runs are told.
-
-        Returns how many there were. Raises StoreError.
-        """
-        live = await self._readers.read(self._reading.live, "find interrupted runs")
-        for run_id, owner in live:
-            taken = await self._take(run_id, owner)
-            if taken is not None:
-                await self._fail(*taken, failure)
-        return len(live)
-
     async def page_runs(
         self,
         owner: str,
