@@ -30,7 +30,7 @@ FRAME = 8
 """Events of a stream of one message beside its deltas."""
 
 FLOOD = Reply("flood", 3000)
-FLOW = Reply("flow", 2000, 0.001)
+FLOW = Reply("flow", 1000, 0.001)
 HELD = Reply("held", 4993, pause=86_400)
 """A response that has said all of its 5,000 events but the last ones, and does not end."""
 ENDED = Reply("ended", 4992, 0.001)
@@ -50,9 +50,11 @@ class _Load:
     each: int
 
 
+# So many of the latter that the server is the limit: with time to spare, what is measured is how
+# late the script's own timers are, which is the later the less there is to do.
 _LOADS = (
     _Load("deltas at once", FLOOD, 8, 4),
-    _Load("deltas 1 ms apart", FLOW, 48, 1),
+    _Load("deltas 1 ms apart", FLOW, 160, 1),
 )
 
 
