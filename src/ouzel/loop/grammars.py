@@ -140,8 +140,6 @@ def _unharmed(work: Callable[[], _T]) -> _T:
     which would end the task of whoever asks, is `_Broken`."""
     try:
         return work()
-    except Exception:
-        raise
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
